@@ -1,0 +1,38 @@
+"""The layer × layer similarity of one run at one epoch, as a table."""
+
+from __future__ import annotations
+
+import math
+
+from engine.analysis.table import Table
+from engine.errors import StudyError
+from engine.runs.results import Results, SimilarityKey
+
+
+def heatmap_table(results: Results, key: SimilarityKey, epoch: int) -> Table:
+    """One row a pair of layers: `layer_ref` of the pre-trained model, `layer` of the run's model.
+
+    Raises:
+        StudyError: the run has no such similarity, or has not come to that epoch.
+    """
+    matrices = results.similarity.get(key)
+    if matrices is None:
+        known = ", ".join(sorted(f"{each.probe}/{each.pooling}/{each.measure}" for each in results.similarity))
+        raise StudyError(
+            f"{key.probe}/{key.pooling}/{key.measure}", "this run has no such similarity", f"choose one of {known}"
+        )
+    if not 0 <= epoch < len(matrices):
+        raise StudyError(f"epoch {epoch}", "this run has no such epoch", f"choose 0 to {len(matrices) - 1}")
+    matrix = matrices[epoch]
+    rows = tuple(
+        (epoch, reference, layer, None if math.isnan(matrix[i, j]) else float(matrix[i, j]))
+        for i, reference in enumerate(results.layers)
+        for j, layer in enumerate(results.layers)
+    )
+    column = f"{key.measure}_{key.pooling}_{key.probe}"
+    return Table(
+        "heatmap",
+        ("epoch", "layer_ref", "layer", column),
+        rows,
+        ("empty: a layer is constant over the probe images, so it has no similarity",),
+    )

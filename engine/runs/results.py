@@ -1,0 +1,138 @@
+"""Owns `results.h5` and `history.csv` of a run: similarity and quality at every epoch; knows not how they came about."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from engine.errors import DamagedError
+from engine.files import atomic_write
+from engine.hdf5 import NamedArray, open_arrays, write_arrays
+
+RESULTS_FILE = "results.h5"
+HISTORY_FILE = "history.csv"
+
+
+@dataclass(frozen=True)
+class SimilarityKey:
+    """Which similarity: on which images, how tokens were pooled, and by which measure."""
+
+    probe: str
+    pooling: str
+    measure: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All results of a run, epoch by epoch; epoch 0 is the model before training.
+
+    `similarity[key]` is `(n_epochs, n_layers, n_layers)`: row = layer of the pre-trained model, column = layer of the
+    run's model; NaN where a layer is constant over the images. `quality[name]` is `(n_epochs,)`; NaN where the metric
+    is not computed at that epoch.
+    """
+
+    layers: tuple[str, ...]
+    similarity: Mapping[SimilarityKey, np.ndarray] = field(default_factory=dict)
+    quality: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def n_epochs(self) -> int:
+        """How many epochs are held, epoch 0 among them."""
+        return max((len(values) for values in [*self.similarity.values(), *self.quality.values()]), default=0)
+
+    def first_epochs(self, n: int) -> Results:
+        """The results of the first `n` epochs."""
+        return Results(
+            self.layers,
+            {key: values[:n] for key, values in self.similarity.items()},
+            {key: values[:n] for key, values in self.quality.items()},
+        )
+
+    def with_epoch(
+        self, similarity: Mapping[SimilarityKey, np.ndarray], quality: Mapping[str, float | None]
+    ) -> Results:
+        """The results with one more epoch at the end."""
+        n = self.n_epochs
+        sim = {
+            key: np.concatenate(
+                [self.similarity.get(key, np.empty((n, *m.shape), np.float32)), np.asarray(m, np.float32)[None]]
+            )
+            for key, m in similarity.items()
+        }
+        names = dict.fromkeys([*self.quality, *quality])
+        rows = {
+            name: np.append(
+                self.quality.get(name, np.full(n, np.nan, np.float32)), np.float32(_or_nan(quality.get(name)))
+            )
+            for name in names
+        }
+        return Results(self.layers, sim, rows)
+
+
+def write_results(run_path: Path, results: Results) -> None:
+    """Writes `results.h5` and `history.csv` of a run, each whole."""
+    epochs = np.arange(results.n_epochs, dtype=np.int32)
+    layers = np.array(results.layers)
+    arrays = {
+        f"/similarity/{key.probe}/{key.pooling}/{key.measure}": NamedArray(
+            values.astype(np.float32), ("epoch", "layer_ref", "layer")
+        )
+        for key, values in results.similarity.items()
+    }
+    arrays |= {
+        f"/quality/{name}": NamedArray(values.astype(np.float32), ("epoch",))
+        for name, values in results.quality.items()
+    }
+    write_arrays(
+        run_path / RESULTS_FILE, arrays, {"epoch": epochs, "layer_ref": layers, "layer": layers}, {"kind": "results"}
+    )
+    atomic_write(run_path / HISTORY_FILE, _history(results))
+
+
+def read_results(run_path: Path) -> Results:
+    """Reads `results.h5` of a run.
+
+    Raises:
+        DamagedError: missing, damaged, or shapes that do not fit together.
+    """
+    remake = f'remove the folder "{run_path.name}" and run the study again; only this run is computed anew'
+    path = run_path / RESULTS_FILE
+    with open_arrays(path, remake) as file:
+        layers = file.strings("/layer")
+        n_epochs = len(file.array("/epoch"))
+        similarity = {
+            SimilarityKey(probe, pooling, measure): file.array(f"/similarity/{probe}/{pooling}/{measure}")
+            for probe in file.names("/similarity")
+            for pooling in file.names(f"/similarity/{probe}")
+            for measure in file.names(f"/similarity/{probe}/{pooling}")
+        }
+        quality = {name: file.array(f"/quality/{name}") for name in file.names("/quality")}
+    for key, values in similarity.items():
+        if values.shape != (n_epochs, len(layers), len(layers)):
+            raise DamagedError(
+                str(path), f"{key} has shape {values.shape}, need {(n_epochs, len(layers), len(layers))}", remake
+            )
+    for name, values in quality.items():
+        if values.shape != (n_epochs,):
+            raise DamagedError(str(path), f"quality {name} has shape {values.shape}, need {(n_epochs,)}", remake)
+    return Results(layers, similarity, quality)
+
+
+def _history(results: Results) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["epoch", *results.quality])
+    for epoch in range(results.n_epochs):
+        values = [float(column[epoch]) for column in results.quality.values()]
+        writer.writerow([epoch, *("" if math.isnan(value) else f"{value:.9g}" for value in values)])
+    return text.getvalue()
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

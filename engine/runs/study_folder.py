@@ -1,0 +1,136 @@
+"""Owns the layout of a study folder: where each file lies, which runs there are and in what state; computes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from engine.errors import DamagedError, SimtuiError, StudyError
+from engine.lock import Holder, holder_of
+from engine.runs.record import RUN_FILE, RunRecord, State, read_record
+from engine.runs.results import Results, read_results
+from engine.study import Study, load_study
+
+
+@dataclass(frozen=True)
+class DamagedRun:
+    """A run folder that cannot be read, and why."""
+
+    run_id: str
+    error: SimtuiError
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The runs of a study as they stood at one moment, and the folders that could not be read."""
+
+    records: tuple[RunRecord, ...]
+    damaged: tuple[DamagedRun, ...]
+
+
+class StudyFolder:
+    """One study on disk, for reading; nothing here writes.
+
+    Raises:
+        StudyError: the folder is not a study.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not self.study_file_path.is_file():
+            raise StudyError(
+                str(path), "not a study folder (no study.toml in it)", "give the folder that `simtui run` made"
+            )
+
+    @property
+    def study_file_path(self) -> Path:
+        """The frozen request."""
+        return self.path / "study.toml"
+
+    @property
+    def runs_path(self) -> Path:
+        """One folder a run."""
+        return self.path / "runs"
+
+    @property
+    def activations_path(self) -> Path:
+        """One immutable file for each (weights, probe)."""
+        return self.path / "activations"
+
+    @property
+    def probes_path(self) -> Path:
+        """Manifests and decoded pixels."""
+        return self.path / "probes"
+
+    @property
+    def log_path(self) -> Path:
+        """What the worker says: unexpected failures with their traceback."""
+        return self.path / "log.txt"
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the one process that runs the study."""
+        return self.path / "study.lock"
+
+    @property
+    def stop_path(self) -> Path:
+        """Its presence asks the running study to stop at the next epoch."""
+        return self.path / "stop"
+
+    @property
+    def stage_path(self) -> Path:
+        """What the study does before and between runs, for progress bars."""
+        return self.path / "stage.json"
+
+    @cached_property
+    def study(self) -> Study:
+        """The frozen request."""
+        return load_study(self.study_file_path)
+
+    def run_path(self, run_id: str) -> Path:
+        """The folder of a run."""
+        return self.runs_path / run_id
+
+    def running_by(self) -> Holder | None:
+        """The process that runs the study now, if any."""
+        return holder_of(self.lock_path)
+
+    def listing(self) -> Listing:
+        """All runs, in the order of their folder names; a run that nobody runs any more shows as interrupted."""
+        records: list[RunRecord] = []
+        damaged: list[DamagedRun] = []
+        folders = sorted(path for path in self.runs_path.glob("*") if (path / RUN_FILE).exists())
+        for path in folders:
+            try:
+                records.append(self._seen(read_record(path), path))
+            except SimtuiError as error:
+                damaged.append(DamagedRun(path.name, error))
+        return Listing(tuple(records), tuple(damaged))
+
+    def record(self, run_id: str) -> RunRecord:
+        """One run's record as it stands.
+
+        Raises:
+            StudyError: there is no such run.
+            DamagedError: its record is damaged.
+        """
+        path = self.run_path(run_id)
+        if not (path / RUN_FILE).exists():
+            raise StudyError(run_id, "no such run in this study", "see the names with `simtui export STUDY runs`")
+        return self._seen(read_record(path), path)
+
+    def results(self, run_id: str) -> Results:
+        """One run's results.
+
+        Raises:
+            DamagedError: missing or damaged.
+        """
+        return read_results(self.run_path(run_id))
+
+    def _seen(self, record: RunRecord, path: Path) -> RunRecord:
+        if record.run_id != path.name:
+            raise DamagedError(str(path), f"holds the run {record.run_id!r}", "give the folder its own name back")
+        if record.state is State.RUNNING and holder_of(path / "run.lock") is None:
+            return record.with_(state=State.INTERRUPTED, reason="the process that ran it has ended")
+        return record

@@ -1,0 +1,346 @@
+"""Owns the request: study.toml -> a frozen `Study` -> one `RunSpec` a run; knows nothing of models, images or results.
+
+Every setting has its type, its range and its default here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from collections.abc import Sequence
+from dataclasses import asdict, field, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from engine.errors import StudyError
+from engine.files import digest
+
+_STRICT = ConfigDict(extra="forbid")
+_Name = Annotated[str, Field(min_length=1, max_length=80)]
+_Count = Annotated[int, Field(ge=1, strict=True)]
+Method = Literal["full", "linear", "scratch"]
+SimilarityName = Literal["linear_cka", "debiased_cka"]
+QualityName = Literal["ece", "knn"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Keep = Literal["all", "ends", "none"]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StudySection:
+    """What the study is called, and which activation files and checkpoints stay when a run has ended."""
+
+    name: _Name
+    keep: Keep = "ends"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataSection:
+    """The target domain: a folder of labelled images."""
+
+    path: str
+    layout: str | None = None
+    group: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ProbeSection:
+    """How many test images have their activations compared."""
+
+    n: Annotated[int, Field(ge=4, strict=True)] = 2048
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OriginSection:
+    """The pre-training domain, for forgetting; `n` images of it are used."""
+
+    path: str
+    layout: str | None = None
+    n: Annotated[int, Field(ge=21, strict=True)] = 5000
+
+
+@dataclass(frozen=True, config=_STRICT)
+class BackboneSection:
+    """One pre-trained backbone: its name, and where its weights lie if not in the hub cache."""
+
+    name: _Name
+    weights: str | None = None
+    input_size: Annotated[int, Field(ge=16, le=1024, strict=True)] | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class FinetuneSection:
+    """How the backbones are fine-tuned. `learning_rate` is the peak, by method; what is left out keeps its default."""
+
+    methods: Annotated[tuple[Method, ...], Field(min_length=1)] = ("full", "linear", "scratch")
+    seeds: Annotated[int, Field(ge=1, le=1000, strict=True)] = 5
+    epochs: Annotated[int, Field(ge=1, le=1000, strict=True)] = 20
+    batch_size: _Count = 64
+    learning_rate: dict[Method, Annotated[float, Field(gt=0, lt=10, strict=True)]] = field(default_factory=dict)
+    weight_decay: Annotated[float, Field(ge=0, le=1, strict=True)] = 0.05
+    warmup_epochs: Annotated[int, Field(ge=0, strict=True)] = 1
+    layer_decay: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
+    gradient_clip: Annotated[float, Field(gt=0, strict=True)] = 1.0
+    flips: Literal["none", "horizontal", "both"] = "horizontal"
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MeasureSection:
+    """Which similarity measures and quality metrics are computed at every epoch."""
+
+    similarity: Annotated[tuple[SimilarityName, ...], Field(min_length=1)] = ("linear_cka", "debiased_cka")
+    quality: tuple[QualityName, ...] = ("ece", "knn")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MachineSection:
+    """How the study uses the machine; changes when results come, not (up to rounding) what they are."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    workers: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class Study:
+    """A whole request, resolved: paths are absolute, defaults filled in."""
+
+    study: StudySection
+    data: DataSection
+    backbone: Annotated[tuple[BackboneSection, ...], Field(min_length=1)]
+    probe: ProbeSection = ProbeSection()
+    origin: OriginSection | None = None
+    finetune: FinetuneSection = FinetuneSection()
+    measure: MeasureSection = MeasureSection()
+    machine: MachineSection = MachineSection()
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunSpec:
+    """Everything that decides the result of one run, but for the images and weights that it will find."""
+
+    study: str
+    dataset: str
+    backbone: BackboneSection
+    method: Method
+    seed: int
+    epochs: int
+    probe_n: int
+    origin_n: int | None
+    finetune: FinetuneSection
+    measure: MeasureSection
+    keep: Keep
+
+    @property
+    def spec_hash(self) -> str:
+        """SHA-256 of the settings of this run; file locations, retention and its sister runs do not count."""
+        value = asdict(self)
+        value["backbone"].pop("weights")
+        for sister in ("methods", "seeds", "epochs"):
+            value["finetune"].pop(sister)
+        learning_rates = value["finetune"].pop("learning_rate")
+        value["learning_rate"] = learning_rates.get(self.method)
+        for other in ("keep", "study", "dataset"):
+            value.pop(other)
+        return digest(value)
+
+    @property
+    def run_id(self) -> str:
+        """A folder name that a person can read and that the settings decide."""
+        slug = re.sub(r"[^a-z0-9]+", "-", self.backbone.name.lower()).strip("-")
+        return f"{slug[:60]}_{self.method}_seed{self.seed:02d}_{self.spec_hash[:8]}"
+
+
+def load_study(path: Path) -> Study:
+    """Reads a study file; paths in it are relative to its folder.
+
+    Raises:
+        StudyError: the file is missing, is not TOML, or has an unknown key, a wrong type or a value out of range.
+    """
+    try:
+        text = path.read_text("utf-8")
+        raw = tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise StudyError(
+            str(path), "no such study file", "give the path of a study.toml, or try `simtui demo`"
+        ) from error
+    except OSError as error:
+        raise StudyError(
+            str(path), f"cannot be read ({error.strerror})", "check the path and its permissions"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(
+            path.name, f"not a TOML file ({error})", "mend that line; the README has a complete example"
+        ) from error
+    try:
+        study = TypeAdapter(Study).validate_python(raw)
+    except ValidationError as error:
+        raise _explained(error, text, path) from error
+    return _checked(_absolute(study, path.resolve().parent), path)
+
+
+def freeze_study(study: Study) -> str:
+    """The study as TOML text that `load_study` reads back to an equal `Study` from any folder."""
+    return tomli_w.dumps(_plain(study))
+
+
+def run_specs(study: Study) -> tuple[RunSpec, ...]:
+    """Every run of the study, one seed of everything first, so that early results say the most."""
+    return tuple(
+        RunSpec(
+            study=study.study.name,
+            dataset=Path(study.data.path).name,
+            backbone=backbone,
+            method=method,
+            seed=seed,
+            epochs=study.finetune.epochs,
+            probe_n=study.probe.n,
+            origin_n=study.origin.n if study.origin else None,
+            finetune=study.finetune,
+            measure=study.measure,
+            keep=study.study.keep,
+        )
+        for seed in range(study.finetune.seeds)
+        for method in study.finetune.methods
+        for backbone in study.backbone
+    )
+
+
+def extended_study(frozen: Study, asked: Study) -> Study:
+    """The study to go on with in a folder that holds `frozen`: more runs may be asked for, other settings may not.
+
+    Raises:
+        StudyError: names the first setting that differs and would mix results that do not belong together.
+    """
+    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine)
+    free = replace(free, finetune=replace(asked.finetune, methods=frozen.finetune.methods, seeds=frozen.finetune.seeds))
+    for where, was, now in _differences(_plain(frozen), _plain(free)):
+        raise StudyError(
+            where,
+            f"is {now!r}, but the study folder was started with {was!r}",
+            "give another folder with --out, or put the setting back",
+        )
+    return asked
+
+
+def _differences(was: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*was, *now]))
+        return [
+            found for key in keys for found in _differences(was.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if was == now else [(where, was, now)]
+
+
+def _plain(value: Any) -> Any:
+    """Nested dictionaries and lists without what is unset: TOML has no null."""
+    if is_dataclass(value):
+        return {each.name: _plain(inner) for each in fields(value) if (inner := getattr(value, each.name)) is not None}
+    if isinstance(value, tuple):
+        return [_plain(inner) for inner in value]
+    return value
+
+
+def _absolute(study: Study, folder: Path) -> Study:
+    def resolve(path: str) -> str:
+        return str(folder / Path(path).expanduser())
+
+    backbones = tuple(replace(each, weights=resolve(each.weights)) if each.weights else each for each in study.backbone)
+    origin = replace(study.origin, path=resolve(study.origin.path)) if study.origin else None
+    return replace(study, data=replace(study.data, path=resolve(study.data.path)), backbone=backbones, origin=origin)
+
+
+def _checked(study: Study, path: Path) -> Study:
+    """What no single setting shows."""
+    lists: dict[str, Sequence[str]] = {
+        "backbone.name": [each.name for each in study.backbone],
+        "finetune.methods": study.finetune.methods,
+        "measure.similarity": study.measure.similarity,
+    }
+    for name, values in lists.items():
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise StudyError(path.name, f'{name}: "{sorted(twice)[0]}" is named twice', "name each once")
+    if study.finetune.warmup_epochs >= study.finetune.epochs > 1:
+        raise StudyError(
+            path.name,
+            f"warmup_epochs = {study.finetune.warmup_epochs}: need fewer than epochs = {study.finetune.epochs}",
+            "lower warmup_epochs or raise epochs",
+        )
+    return study
+
+
+def _explained(error: ValidationError, text: str, path: Path) -> StudyError:
+    """The first problem that pydantic found, in the words of someone who edits the file."""
+    problem = error.errors()[0]
+    steps = [step for step in problem["loc"] if not (isinstance(step, str) and step.startswith("tuple"))]
+    line = _line_of(text, steps)
+    where = f"{path.name} line {line}" if line else path.name
+    key = str(steps[-1]) if steps else ""
+    dotted = ".".join(str(step) for step in steps)
+    if problem["type"] in ("unexpected_keyword_argument", "extra_forbidden"):
+        known = _known_keys(steps[:-1])
+        near = difflib.get_close_matches(key, known, 1)
+        hint = f'; did you mean "{near[0]}"?' if near else f"; known here: {', '.join(known)}"
+        return StudyError(where, f'unknown key "{key}"{hint}', "correct or remove the key")
+    if problem["type"] == "missing" or problem["type"] == "missing_argument":
+        return StudyError(
+            path.name, f'"{dotted}" is missing', f"add {dotted} to the study file; the README has a complete example"
+        )
+    seen = problem.get("input")
+    shown = f'"{seen}"' if isinstance(seen, str) else repr(seen)
+    return StudyError(where, f"{dotted} = {shown}: {_need(problem)}", "correct the value")
+
+
+def _need(problem: Any) -> str:
+    """What would have been right: `need an integer from 1`."""
+    context = problem.get("ctx", {})
+    match problem["type"]:
+        case "int_type" | "int_parsing" | "int_from_float":
+            return "need an integer"
+        case "greater_than_equal":
+            return f"need a number from {context['ge']}"
+        case "less_than_equal":
+            return f"need a number up to {context['le']}"
+        case "literal_error":
+            return f"need one of {context['expected']}"
+        case "float_type":
+            return "need a number"
+        case "string_type":
+            return "need a text in quotes"
+        case _:
+            return str(problem["msg"]).replace("Input should be", "need").replace("valid ", "")
+
+
+def _known_keys(steps: list[Any]) -> list[str]:
+    section: Any = Study
+    for step in steps:
+        if isinstance(step, str):
+            section = {
+                "study": StudySection, "data": DataSection, "probe": ProbeSection, "origin": OriginSection,
+                "backbone": BackboneSection, "finetune": FinetuneSection, "measure": MeasureSection,
+                "machine": MachineSection,
+            }.get(step, section)  # fmt: skip
+    return [each.name for each in fields(section)]
+
+
+def _line_of(text: str, steps: list[Any]) -> int | None:
+    """The line of a key: the parser keeps no positions, so it is looked for below its section's header."""
+    lines = text.splitlines()
+    first = 0
+    names = [step for step in steps if isinstance(step, str)]
+    if len(names) > 1:
+        headers = [i for i, line in enumerate(lines) if re.match(rf"\s*\[+\s*{re.escape(names[0])}\b", line)]
+        nth = next((step for step in steps if isinstance(step, int)), 0) if names[0] == "backbone" else 0
+        if nth >= len(headers):
+            return None
+        first = headers[nth]
+    key = names[1] if len(names) > 1 else names[0] if names else ""
+    for i in range(first, len(lines)):
+        if re.match(rf'\s*\[*\s*"?{re.escape(key)}"?\s*[=\]]', lines[i]):
+            return i + 1
+    return None
