@@ -1,0 +1,88 @@
+"""Owns which image goes into which split where the dataset does not say; knows no files and no layouts."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+SHARES = {"train": 70, "test": 15, "val": 15}
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """Images that must stay together: `rows` are positions, `n_of_label` how many there are of each label."""
+
+    digest: str
+    rows: tuple[int, ...]
+    n_of_label: Counter[int]
+
+
+def draw_splits(
+    labels: Sequence[int], contents: Sequence[str], groups: Sequence[str | None], shares: Mapping[str, int]
+) -> list[str]:
+    """A split for every image: stratified by label, decided by content alone.
+
+    Blind to the order, the names and the place of the images. Images of one group, and identical images, stay together.
+    Without groups and duplicates, every label's count in every split is within 1 of its share. Where "test" is drawn, a
+    label that has two units or more has one in it.
+
+    Args:
+        labels: a class a row.
+        contents: a content hash a row.
+        groups: what must not be divided, a row; None is a group of its own.
+        shares: split -> its share in percent, 100 in all, "train" among them; where two splits need an image alike, the
+            first one gets it.
+    Returns:
+        A split a row.
+    """
+    units = _units(labels, contents, groups)
+    n_of_label = Counter(labels)
+    # 100 x how many images of each label the split still lacks: whole numbers, so that ties are ties on any machine.
+    lacks = {split: {label: share * n for label, n in n_of_label.items()} for split, share in shares.items()}
+    members: dict[str, list[_Unit]] = {split: [] for split in shares}
+    for unit in units:
+        # Each label counts by how much of it the split lacks, relative to what there is: rare labels are not drowned.
+        weights = {label: n / n_of_label[label] for label, n in unit.n_of_label.items()}
+        needs = {split: sum(lacks[split][label] * weight for label, weight in weights.items()) for split in shares}
+        split = max(shares, key=needs.__getitem__)
+        members[split].append(unit)
+        for label, n in unit.n_of_label.items():
+            lacks[split][label] -= 100 * n
+    if "test" in members:
+        _give_test_every_label(members, sorted(n_of_label))
+    split_of_row = {row: split for split, units in members.items() for unit in units for row in unit.rows}
+    return [split_of_row[row] for row in range(len(labels))]
+
+
+def _give_test_every_label(members: dict[str, list[_Unit]], labels: Sequence[int]) -> None:
+    """Moves the smallest unit of a label that "test" lacks over from "train", where "train" keeps another one."""
+    for label in labels:
+        in_train = [unit for unit in members["train"] if label in unit.n_of_label]
+        if len(in_train) > 1 and not any(label in unit.n_of_label for unit in members["test"]):
+            members["train"].remove(in_train[-1])
+            members["test"].append(in_train[-1])
+
+
+def _units(labels: Sequence[int], contents: Sequence[str], groups: Sequence[str | None]) -> list[_Unit]:
+    """The images that stay together, the largest first, then by content."""
+    root_of: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def root(key: tuple[str, str]) -> tuple[str, str]:
+        while (above := root_of.setdefault(key, key)) != key:
+            key = above
+        return key
+
+    # Two groups that share an identical image are one: joined through the content.
+    keys = [("content", content) for content in contents]
+    for key, group in zip(keys, groups, strict=True):
+        if group is not None:
+            root_of[root(key)] = root(("group", group))
+    rows_of: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for row, key in enumerate(keys):
+        rows_of[root(key)].append(row)
+    units = [
+        _Unit(min(contents[row] for row in rows), tuple(rows), Counter(sorted(labels[row] for row in rows)))
+        for rows in rows_of.values()
+    ]
+    return sorted(units, key=lambda unit: (-len(unit.rows), unit.digest))
