@@ -82,7 +82,10 @@ def digest(value: Any) -> str:
 def sweep_temporary(folder: Path) -> None:
     """Removes what writers that died have left under `folder`; the caller holds the lock of the folder."""
     for temp_path in folder.rglob(f"*{TEMP_MARK}*"):
-        temp_path.unlink(missing_ok=True)
+        if temp_path.is_dir():
+            shutil.rmtree(temp_path, ignore_errors=True)
+        else:
+            temp_path.unlink(missing_ok=True)
 
 
 def as_machine_error(error: OSError, path: Path) -> MachineError:

@@ -15,8 +15,8 @@ COLUMNS = (
 NOTES = (
     "test_* and linear_cka_*: at the last finished epoch",
     "linear_cka_*: biased estimator, mean over the blocks of CKA(block of θ*, same block of θ) on the probe images",
-    "origin_knn_*: k-NN accuracy on the origin domain (cosine, k = 20, temperature 0.07, each image left out of its own "
-    "bank); before = epoch 0 of the run",
+    "origin_knn_*: k-NN accuracy on the origin domain (cosine, k = 20, temperature 0.07, each image left out of its "
+    "own bank); before = epoch 0 of the run",
 )
 
 

@@ -1,4 +1,4 @@
-"""Owns `results.h5` and `history.csv` of a run: similarity and quality at every epoch; knows not how they came about."""
+"""Owns `results.h5` and `history.csv` of a run: similarity and quality at every epoch; knows not how they arise."""
 
 from __future__ import annotations
 

@@ -1,0 +1,111 @@
+"""Takes the outputs of every block for a set of images in one pass; knows nothing of files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.activations.store import Activations, activation_key, as_stored
+from engine.backbones.backbone import Backbone, BackboneInfo
+from engine.data.pixels import PixelCache
+from engine.errors import NonFiniteError
+
+BATCH_SIZE = 128
+Progress = Callable[[int, int], None]
+
+
+def layer_names(info: BackboneInfo) -> tuple[str, ...]:
+    """The names of the blocks, first to last."""
+    return tuple(f"blocks.{i}" for i in range(info.n_blocks))
+
+
+def normalised(pixels: Tensor, info: BackboneInfo) -> Tensor:
+    """`(n, s, s, 3)` uint8 -> `(n, 3, s, s)` float32, as the backbone was trained to see it."""
+    mean = torch.tensor(info.mean, device=pixels.device).view(1, 3, 1, 1)
+    std = torch.tensor(info.std, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+
+
+def centre_crop(pixels: Tensor, size: int) -> Tensor:
+    """The middle `size` × `size` of `(n, s, s, 3)` pixels: how images are seen whenever nothing is trained."""
+    top = (pixels.shape[1] - size) // 2
+    return pixels[:, top : top + size, top : top + size]
+
+
+@torch.inference_mode()
+def extract(
+    backbone: Backbone,
+    cache: PixelCache,
+    *,
+    layer_rows: np.ndarray | None = None,
+    progress: Progress | None = None,
+) -> Activations:
+    """Embeds all images of a cache; keeps the pooled outputs of every block for some of them.
+
+    Always in eval mode and float32: activations of two models are compared, so neither may be rounded more.
+
+    Args:
+        layer_rows: `(m,)` rows, in increasing order, whose block outputs are kept; None for none.
+    Returns:
+        `embedding` of all `n` images; `pooled` of the `m`; `ids` of all.
+    Raises:
+        NonFiniteError: an output is NaN or infinite; names the layer and the first image.
+    """
+    info = backbone.info
+    ids = tuple(item.id for item in cache.items)
+    wanted = np.zeros(len(ids), bool)
+    if layer_rows is not None:
+        wanted[layer_rows] = True
+    embeddings: list[np.ndarray] = []
+    kept: dict[str, list[np.ndarray]] = {}
+    was_training = backbone.training
+    backbone.eval()
+    for start, batch in _batches(cache.pixels, info, next(backbone.parameters()).device):
+        mask = wanted[start : start + len(batch)]
+        if mask.any():
+            outputs = backbone.forward_blocks(batch)
+            embedding = outputs.embedding
+            chosen = torch.from_numpy(np.flatnonzero(mask)).to(batch.device)
+            for pooling in info.poolings:
+                values: Tensor = getattr(outputs, pooling)
+                kept.setdefault(pooling, []).append(values[:, chosen].float().cpu().numpy())
+        else:
+            embedding = backbone(batch)
+        embeddings.append(embedding.float().cpu().numpy())
+        if progress:
+            progress(min(start + len(batch), len(ids)), len(ids))
+    backbone.train(was_training)
+    pooled = {pooling: np.concatenate(parts, axis=1) for pooling, parts in kept.items()}
+    found = Activations(ids, np.concatenate(embeddings), layer_names(info) if pooled else (), pooled)
+    _check_finite(found, np.flatnonzero(wanted))
+    return Activations(found.ids, found.embedding, found.layers, {p: as_stored(v) for p, v in pooled.items()})
+
+
+def key_of(info: BackboneInfo, images_digest: str) -> str:
+    """The name under which the store keeps the activations of these images under the weights as they were loaded."""
+    preprocessing = (info.name, info.input_size, info.mean, info.std)
+    return activation_key(info.weights_sha256 or info.weights_source, images_digest, preprocessing)
+
+
+def _batches(pixels: np.ndarray, info: BackboneInfo, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    for start in range(0, len(pixels), BATCH_SIZE):
+        batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE])).to(device, non_blocking=True)
+        yield start, normalised(centre_crop(batch, info.input_size), info)
+
+
+def _check_finite(found: Activations, layer_rows: np.ndarray) -> None:
+    parts = [("the embedding", found.embedding, np.arange(len(found.ids)))]
+    for values in found.pooled.values():
+        parts += [(layer, matrix, layer_rows) for layer, matrix in zip(found.layers, values, strict=True)]
+    for where, matrix, rows in parts:
+        bad = ~np.isfinite(matrix).all(axis=1)
+        if bad.any():
+            first = found.ids[int(rows[np.argmax(bad)])]
+            raise NonFiniteError(
+                f"activations of {where}",
+                f"not finite for {int(bad.sum())} images, first {first!r}",
+                "lower the learning rate; if the model is not trained, check its weights file",
+            )

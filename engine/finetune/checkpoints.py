@@ -1,0 +1,115 @@
+"""Owns the checkpoints of a run: weights for users, weights with optimiser state for resuming; safetensors only."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from engine.files import atomic_path
+
+_NAME = re.compile(r"epoch-(\d+)\.safetensors")
+# The newest may be damaged (a bit flip, a full disk of another system): the one before is kept until the next is whole.
+_KEPT = 2
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Everything needed to go on after `epoch`, by name."""
+
+    epoch: int
+    tensors: Mapping[str, Tensor]
+
+
+class Checkpoints:
+    """The checkpoints folder of one run."""
+
+    def __init__(self, run_path: Path) -> None:
+        self._folder = run_path / "checkpoints"
+        self._last = self._folder / "last"
+
+    def weights_path(self, epoch: int) -> Path:
+        """Where the weights of an epoch lie, if they were kept."""
+        return self._folder / f"epoch-{epoch:03d}.safetensors"
+
+    def save_weights(self, epoch: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+        """Writes the weights of an epoch, whole."""
+        _save(self.weights_path(epoch), tensors, dict(metadata))
+
+    def save_resume_point(self, point: ResumePoint) -> None:
+        """Writes the state after an epoch, whole, and drops all but the newest two."""
+        path = self._last / f"epoch-{point.epoch:03d}.safetensors"
+        _save(path, point.tensors, {"epoch": str(point.epoch)})
+        for epoch, old_path in self._resume_paths()[_KEPT:]:
+            if epoch < point.epoch:
+                old_path.unlink(missing_ok=True)
+
+    def load_resume_point(self, up_to: int) -> ResumePoint | None:
+        """The newest readable state of an epoch up to `up_to`; a damaged one is named in the log and passed over."""
+        for epoch, path in self._resume_paths():
+            if epoch > up_to:
+                continue
+            try:
+                with safe_open(path, framework="pt") as file:
+                    metadata = file.metadata() or {}
+                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if metadata["sha256"] != _tensor_digest(tensors):
+                    raise ValueError("its checksum is wrong")
+                return ResumePoint(int(metadata["epoch"]), tensors)
+            except (SafetensorError, OSError, KeyError, ValueError) as error:
+                _log.warning("%s is damaged (%s): going on from the one before", path, error)
+        return None
+
+    def drop_resume_points(self) -> None:
+        """Removes what only an unfinished run needs."""
+        for _, path in self._resume_paths():
+            path.unlink(missing_ok=True)
+        if self._last.exists():
+            self._last.rmdir()
+
+    def _resume_paths(self) -> list[tuple[int, Path]]:
+        found = [
+            (int(m.group(1)), path) for path in self._last.glob("*.safetensors") if (m := _NAME.fullmatch(path.name))
+        ]
+        return sorted(found, reverse=True)
+
+
+def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The state of an optimiser as flat named tensors."""
+    state = optimiser.state_dict()["state"]
+    return {f"optimiser.{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Puts back what `optimiser_tensors` gave."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        prefix, _, rest = key.partition(".")
+        if prefix == "optimiser":
+            index, _, name = rest.partition(".")
+            state.setdefault(int(index), {})[name] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    with atomic_path(path) as temp_path:
+        save_file(plain, temp_path, {**metadata, "sha256": _tensor_digest(plain)})
+
+
+def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and bytes: the format has no checksum of its own."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        total.update(tensors[name].reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()

@@ -1,0 +1,57 @@
+"""What a run trains and is measured on, decoded and in memory maps; knows nothing of backbones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.activations.store import Activations
+from engine.data.manifest import Manifest
+from engine.data.pixels import PROTOCOL, PixelCache
+from engine.files import digest
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The target domain at one input size, and the origin domain where the study has one.
+
+    `probe_rows` are the rows of the test split, in increasing order, whose activations are compared.
+    """
+
+    manifest: Manifest
+    splits: dict[str, PixelCache]
+    probe_rows: np.ndarray
+    origin_manifest: Manifest | None = None
+    origin: PixelCache | None = None
+
+    @property
+    def n_classes(self) -> int:
+        """Classes of the target domain."""
+        return len(self.manifest.classes)
+
+    def labels(self, split: str) -> np.ndarray:
+        """`(n,)` class numbers of a split, in the order of its pixels."""
+        return labels_of(self.splits[split])
+
+    @property
+    def probe_ids(self) -> tuple[str, ...]:
+        """The images whose activations are compared, in order."""
+        return tuple(self.splits["test"].items[row].id for row in self.probe_rows)
+
+    @property
+    def probe_digest(self) -> str:
+        """Digest of the content and order of the probe images, and of how their pixels were made."""
+        items = [self.splits["test"].items[row] for row in self.probe_rows]
+        return digest(
+            ["probe", PROTOCOL, self.splits["test"].pixels.shape[1], [(item.id, item.sha256) for item in items]]
+        )
+
+    def probe_activations(self, test: Activations) -> Activations:
+        """The part of the test split's activations that is compared: ids and embedding of the probe rows alone."""
+        return Activations(self.probe_ids, test.embedding[self.probe_rows], test.layers, test.pooled)
+
+
+def labels_of(cache: PixelCache) -> np.ndarray:
+    """`(n,)` int64 class numbers, in the order of the pixels."""
+    return np.array([item.label for item in cache.items], np.int64)

@@ -1,0 +1,183 @@
+"""The two ways in which a classifier learns: on images (the backbone is trained) or on cached features (it is frozen).
+
+Both do the same things for `run.py`: train an epoch, say what they make of the images, give and take back their state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.activations.extract import extract, normalised
+from engine.activations.store import Activations
+from engine.backbones import initialise
+from engine.backbones.backbone import Backbone
+from engine.data.pixels import PixelCache
+from engine.finetune.augment import augmented
+from engine.finetune.inputs import Inputs
+from engine.finetune.methods import METHODS
+from engine.finetune.reference import Reference
+from engine.finetune.trainer import Trainer, draw_head
+from engine.study import RunSpec
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What a model makes of the images after an epoch; logits are `(n, n_classes)`, probe activations as stored."""
+
+    val_logits: Tensor
+    test_logits: Tensor
+    probe: Activations
+
+
+class Learner(Protocol):
+    """A classifier that learns epoch by epoch."""
+
+    trainer: Trainer
+
+    def train_loss(self) -> float:
+        """The loss on the training images as they are, in nats: what epoch 0 shows."""
+
+    def observe(self) -> Observation:
+        """Looks at the validation and test images in eval mode."""
+
+    def origin_embedding(self) -> np.ndarray | None:
+        """`(n, d)` of the origin images under the weights as they are now; None where the study has no origin set."""
+
+    def weights(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+
+
+class Classifier(nn.Module):
+    """A backbone and a linear head on its embedding."""
+
+    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
+        super().__init__()
+        self.backbone, self.head = backbone, head
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits `(n, n_classes)` of normalised images `(n, 3, s, s)`."""
+        logits: Tensor = self.head(self.backbone(x))
+        return logits
+
+
+def make_learner(spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs, precision: str) -> Learner:
+    """The learner of a method, ready for its first epoch, on the device of `backbone`."""
+    if METHODS[spec.method].trains_backbone:
+        return ImageLearner(spec, backbone, reference, inputs, precision)
+    return FeatureLearner(spec, reference, inputs, next(backbone.parameters()).device)
+
+
+class ImageLearner:
+    """Trains backbone and head on augmented images: `full` and `scratch`."""
+
+    def __init__(self, spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs, precision: str) -> None:
+        self._inputs = inputs
+        if not METHODS[spec.method].starts_pretrained:
+            initialise(backbone, spec.seed)
+        backbone.requires_grad_(True)
+        device, info = next(backbone.parameters()).device, backbone.info
+        head = nn.Linear(reference.probe.embedding.shape[1], inputs.n_classes)
+        draw_head(head, spec.seed)
+        self._model = Classifier(backbone, head).to(device)
+        pixels = inputs.splits["train"].pixels
+
+        def batch_of(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+            images = normalised(torch.from_numpy(pixels[rows]).to(device, non_blocking=True), info)
+            return augmented(images, info.input_size, spec.finetune.flips, generator)
+
+        self.trainer = Trainer(
+            spec,
+            self._model,
+            inputs.labels("train"),
+            batch_of,
+            learning_rate=learning_rate(spec),
+            n_blocks=info.n_blocks,
+            precision=precision,
+        )
+
+    def train_loss(self) -> float:
+        """See `Learner`."""
+        embedding = self._embedding(self._inputs.splits["train"])
+        return _loss(self._model.head, embedding, self._inputs.labels("train"))
+
+    def observe(self) -> Observation:
+        """See `Learner`."""
+        test = extract(self._model.backbone, self._inputs.splits["test"], layer_rows=self._inputs.probe_rows)
+        val_embedding = self._embedding(self._inputs.splits["val"])
+        head = self._model.head
+        probe = self._inputs.probe_activations(test)
+        return Observation(_logits(head, val_embedding), _logits(head, test.embedding), probe)
+
+    def origin_embedding(self) -> np.ndarray | None:
+        """See `Learner`."""
+        return self._embedding(self._inputs.origin) if self._inputs.origin else None
+
+    def weights(self) -> dict[str, Tensor]:
+        """See `Learner`."""
+        return dict(self._model.state_dict())
+
+    def _embedding(self, cache: PixelCache) -> np.ndarray:
+        return extract(self._model.backbone, cache).embedding
+
+
+class FeatureLearner:
+    """Trains a linear head on the features of the frozen backbone, extracted once for all runs: `linear`."""
+
+    def __init__(self, spec: RunSpec, reference: Reference, inputs: Inputs, device: torch.device) -> None:
+        self._inputs, self._reference = inputs, reference
+        features = torch.from_numpy(reference.embeddings["train"]).to(device)
+        self._head = nn.Linear(features.shape[1], inputs.n_classes)
+        draw_head(self._head, spec.seed)
+        self._head.to(device)
+
+        def batch_of(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+            return features[torch.from_numpy(rows).to(device)]
+
+        self.trainer = Trainer(
+            spec,
+            self._head,
+            inputs.labels("train"),
+            batch_of,
+            learning_rate=learning_rate(spec),
+            n_blocks=0,
+            precision="float32",
+        )
+
+    def train_loss(self) -> float:
+        """See `Learner`."""
+        return _loss(self._head, self._reference.embeddings["train"], self._inputs.labels("train"))
+
+    def observe(self) -> Observation:
+        """See `Learner`."""
+        embeddings = self._reference.embeddings
+        val, test = _logits(self._head, embeddings["val"]), _logits(self._head, embeddings["test"])
+        return Observation(val, test, self._reference.probe)
+
+    def origin_embedding(self) -> np.ndarray | None:
+        """See `Learner`."""
+        return self._reference.origin_embedding
+
+    def weights(self) -> dict[str, Tensor]:
+        """Only the head: the backbone is the pre-trained one, named by its digest in `run.json`."""
+        return {f"head.{name}": value for name, value in self._head.state_dict().items()}
+
+
+def learning_rate(spec: RunSpec) -> float:
+    """The peak learning rate: the study's for this method, else the method's own."""
+    return spec.finetune.learning_rate.get(spec.method, METHODS[spec.method].learning_rate)
+
+
+@torch.inference_mode()
+def _logits(head: nn.Linear, embedding: np.ndarray) -> Tensor:
+    device = head.weight.device
+    return torch.cat([head(part.to(device)).cpu() for part in torch.from_numpy(embedding).split(8192)])
+
+
+def _loss(head: nn.Linear, embedding: np.ndarray, labels: np.ndarray) -> float:
+    return float(F.cross_entropy(_logits(head, embedding).double(), torch.from_numpy(labels)))

@@ -1,0 +1,76 @@
+"""AdamW with warm-up and cosine decay, and layer-wise decay of the learning rate; knows blocks only by their names."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+from torch import nn
+
+from engine.backbones.torchvision_guard import guard
+from engine.study import FinetuneSection
+
+_BLOCK = re.compile(r"\b(?:blocks|resblocks|layers)\.(\d+)\.")
+
+
+class Optimiser:
+    """One optimiser and its schedule; the learning rate is a function of the step alone, so it resumes anywhere."""
+
+    def __init__(
+        self, model: nn.Module, learning_rate: float, settings: FinetuneSection, n_blocks: int, steps: int, epochs: int
+    ) -> None:
+        guard()
+        from timm.scheduler.cosine_lr import CosineLRScheduler
+
+        groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, n_blocks)
+        self.adamw = torch.optim.AdamW(groups, lr=learning_rate)
+        warmup_steps = settings.warmup_epochs * steps if epochs > 1 else 0
+        self._schedule = CosineLRScheduler(
+            self.adamw,
+            t_initial=steps * epochs,
+            warmup_t=warmup_steps,
+            warmup_lr_init=0.0,
+            warmup_prefix=True,
+            t_in_epochs=False,
+        )
+
+    def step(self, n_done: int) -> None:
+        """One update; `n_done` updates came before it."""
+        # Counted from 1: a warm-up from zero would otherwise waste its first step.
+        self._schedule.step_update(n_done + 1)
+        self.adamw.step()
+        self.adamw.zero_grad(set_to_none=True)
+
+
+def parameter_groups(
+    model: nn.Module, weight_decay: float, layer_decay: float, n_blocks: int
+) -> list[dict[str, object]]:
+    """Splits parameters by depth and by whether weight decay applies (not to biases, norms, tokens, positions).
+
+    The rate of block i of L is `layer_decay ** (L − i)`; the head's is 1, the embedding's `layer_decay ** (L + 1)`.
+    """
+    groups: dict[tuple[int, bool], dict[str, object]] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        depth = _depth(name, n_blocks)
+        decays = parameter.ndim > 1 and not name.endswith(("cls_token", "reg_token", "pos_embed", "embedding"))
+        group = groups.setdefault(
+            (depth, decays),
+            {
+                "params": [],
+                "weight_decay": weight_decay if decays else 0.0,
+                "lr_scale": layer_decay ** (n_blocks + 1 - depth),
+            },
+        )
+        group["params"].append(parameter)  # type: ignore[attr-defined]
+    return list(groups.values())
+
+
+def _depth(name: str, n_blocks: int) -> int:
+    """0 for the embedding, 1 to L for the blocks, L + 1 for what comes after them."""
+    found = _BLOCK.search(name)
+    if found:
+        return int(found.group(1)) + 1
+    after = name.startswith("head.") or re.search(r"\b(norm|fc_norm|ln_post|attn_pool)\.", name)
+    return n_blocks + 1 if after else 0

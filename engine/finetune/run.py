@@ -1,0 +1,200 @@
+"""One run from epoch 0 to its end: train, look, compare with θ*, write; continues from its last finished epoch.
+
+The order of writing is what survives a crash: results first, then the resume point that counts the epoch as done.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from engine.activations.store import Activations, ActivationStore, activation_key
+from engine.errors import DamagedError, TrainingError
+from engine.files import sha256_file
+from engine.finetune.checkpoints import Checkpoints, ResumePoint
+from engine.finetune.evaluate import classification_metrics
+from engine.finetune.inputs import Inputs, labels_of
+from engine.finetune.learner import Learner, Observation, make_learner
+from engine.finetune.methods import METHODS
+from engine.finetune.reference import Reference, load_reference_backbone
+from engine.measures import heatmap
+from engine.quality import knn_accuracy
+from engine.runs.record import RunRecord, State, write_record
+from engine.runs.results import RESULTS_FILE, Results, SimilarityKey, read_results, write_results
+
+_log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    """Hears how a run goes, and says whether it is to stop."""
+
+    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float) -> None:
+        """Called after every training step."""
+
+    def should_stop(self) -> bool:
+        """Asked after every epoch."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a run happens: the device, its precision, the inputs, θ* and the activation store."""
+
+    device: torch.device
+    precision: str
+    inputs: Inputs
+    reference: Reference
+    store: ActivationStore
+
+
+def execute_run(run_path: Path, record: RunRecord, bench: Bench, watcher: Watcher) -> RunRecord:
+    """Computes what is missing of a run; the caller holds its lock and has filled in its provenance.
+
+    Returns:
+        The record as it was written last: done, or stopped if the watcher asked for it.
+    Raises:
+        TrainingError: the loss is not finite, or the device's memory is too small.
+        MachineError: the disk is full.
+    """
+    try:
+        return _Run(run_path, record, bench, watcher).execute()
+    except torch.OutOfMemoryError as error:
+        size = record.spec.finetune.batch_size
+        raise TrainingError(
+            record.run_id,
+            f"{bench.device} is out of memory at batch_size = {size}",
+            f"start the study in a new folder with finetune.batch_size = {max(1, size // 2)}, or free the device",
+        ) from error
+
+
+class _Run:
+    def __init__(self, run_path: Path, record: RunRecord, bench: Bench, watcher: Watcher) -> None:
+        self._path, self._record, self._bench, self._watcher = run_path, record, bench, watcher
+        self._spec = record.spec
+        self._checkpoints = Checkpoints(run_path)
+        self._backbone = load_reference_backbone(self._spec.backbone, bench.device)
+        self._learner: Learner = make_learner(
+            self._spec, self._backbone, bench.reference, bench.inputs, bench.precision
+        )
+        self._results = Results(bench.reference.probe.layers)
+
+    def execute(self) -> RunRecord:
+        self._continue()
+        self._update(state=State.RUNNING, reason="")
+        if self._results.n_epochs == 0:
+            self._finish_epoch(0, {"train_loss": self._learner.train_loss()})
+        for epoch in range(self._results.n_epochs, self._spec.epochs + 1):
+            if self._watcher.should_stop():
+                self._update(state=State.STOPPED, reason="stopped as asked")
+                return self._record
+            started_s = time.monotonic()
+            self._finish_epoch(epoch, {"train_loss": self._train(epoch)})
+            seconds = round(time.monotonic() - started_s, 3)
+            self._update(epoch_seconds=(*self._record.epoch_seconds, seconds))
+        self._checkpoints.drop_resume_points()
+        self._update(state=State.DONE, results_sha256=sha256_file(self._path / RESULTS_FILE))
+        return self._record
+
+    def _continue(self) -> None:
+        """Goes back to the last epoch of which both the results and the resume point are whole."""
+        results = _readable_results(self._path)
+        point = self._checkpoints.load_resume_point(up_to=results.n_epochs - 1) if results else None
+        if results is None or point is None:
+            self._update(epochs_done=-1, first={}, last={}, epoch_seconds=())
+            return
+        self._learner.trainer.restore(point.tensors)
+        self._results = results.first_epochs(point.epoch + 1)
+        self._update(
+            epochs_done=point.epoch,
+            first=self._metrics(0),
+            last=self._metrics(point.epoch),
+            epoch_seconds=self._record.epoch_seconds[: point.epoch],
+        )
+
+    def _train(self, epoch: int) -> float:
+        started_s = time.monotonic()
+
+        def report(step: int, n_steps: int, n_images: int, loss: float) -> None:
+            self._watcher.step(epoch, step, n_steps, n_images / (time.monotonic() - started_s), loss)
+
+        return self._learner.trainer.train_epoch(epoch, report)
+
+    def _finish_epoch(self, epoch: int, quality: Mapping[str, float]) -> None:
+        seen = self._learner.observe()
+        is_end = epoch in (0, self._spec.epochs)
+        found = {**quality, **self._quality(seen), "origin_knn": self._origin_knn() if is_end else None}
+        self._results = self._results.with_epoch(self._similarity(seen.probe), found)
+        write_results(self._path, self._results)
+        self._keep(epoch, seen.probe, is_end)
+        self._checkpoints.save_resume_point(ResumePoint(epoch, self._learner.trainer.state()))
+        self._update(epochs_done=epoch, first=self._metrics(0), last=self._metrics(epoch))
+
+    def _quality(self, seen: Observation) -> dict[str, float]:
+        labels = self._bench.inputs.labels
+        found = classification_metrics(seen.val_logits, labels("val"), "val")
+        found |= classification_metrics(seen.test_logits, labels("test"), "test")
+        with_ece = "ece" in self._spec.measure.quality
+        return {name: value for name, value in found.items() if with_ece or not name.endswith("_ece")}
+
+    def _similarity(self, probe: Activations) -> dict[SimilarityKey, np.ndarray]:
+        """Every pair of blocks, θ*'s in rows, for every pooling and measure."""
+        theirs = self._bench.reference.probe
+        return {
+            SimilarityKey("target", pooling, measure): np.asarray(
+                heatmap(list(theirs.pooled[pooling]), list(probe.pooled[pooling]), measure=measure)
+            )
+            for pooling in theirs.pooled
+            for measure in self._spec.measure.similarity
+        }
+
+    def _origin_knn(self) -> float | None:
+        embedding = self._learner.origin_embedding() if "knn" in self._spec.measure.quality else None
+        if embedding is None or self._bench.inputs.origin is None:
+            return None
+        labels = labels_of(self._bench.inputs.origin)
+        return float(knn_accuracy(embedding, labels, embedding, labels, leave_one_out=True))
+
+    def _keep(self, epoch: int, probe: Activations, is_end: bool) -> None:
+        """Checkpoints and activations that stay, as the study's `keep` says."""
+        keep = self._spec.keep
+        if keep == "none" or (keep == "ends" and not is_end):
+            return
+        is_reference = epoch == 0 and METHODS[self._spec.method].starts_pretrained
+        if is_reference:
+            return  # θ* itself: its weights lie with the user, its activations in the store already.
+        self._checkpoints.save_weights(epoch, self._learner.weights(), {"run": self._record.run_id})
+        if METHODS[self._spec.method].trains_backbone:
+            weights_sha256 = sha256_file(self._checkpoints.weights_path(epoch))
+            key = activation_key(weights_sha256, self._bench.inputs.probe_digest, (self._backbone.info.name,))
+            self._bench.store.save(key, probe)
+
+    def _metrics(self, epoch: int) -> dict[str, float | None]:
+        """All metrics of an epoch, with the mean similarity of the layers, as `run.json` shows them."""
+        found = {name: _or_none(values[epoch]) for name, values in self._results.quality.items()}
+        for key, matrices in self._results.similarity.items():
+            found[f"{key.measure}_{key.pooling}"] = _or_none(np.diagonal(matrices[epoch]).astype(np.float64).mean())
+        return found
+
+    def _update(self, **changes: object) -> None:
+        self._record = self._record.with_(**changes)
+        write_record(self._path, self._record)
+
+
+def _readable_results(run_path: Path) -> Results | None:
+    if not (run_path / RESULTS_FILE).exists():
+        return None
+    try:
+        return read_results(run_path)
+    except DamagedError as error:
+        _log.warning("%s; the run starts again", error)
+        return None
+
+
+def _or_none(value: float | np.floating) -> float | None:
+    return None if np.isnan(value) else float(value)

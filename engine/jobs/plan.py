@@ -1,0 +1,41 @@
+"""Owns `plan.json`: what the first worker found out and the others go by; needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.errors import DamagedError
+from engine.files import read_json, write_json
+
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which devices there are, how many workers share them with how many threads each, and where the manifests lie."""
+
+    devices: tuple[str, ...]
+    n_workers: int
+    threads: int
+    precision: str
+    manifest: str
+    origin_manifest: str | None
+
+
+def write_plan(path: Path, plan: Plan) -> None:
+    """Writes the plan, whole."""
+    write_json(path, asdict(plan))
+
+
+def read_plan(path: Path) -> Plan:
+    """Reads the plan.
+
+    Raises:
+        DamagedError: the file is not a plan.
+    """
+    raw = read_json(path, "run the study again")
+    try:
+        return Plan(**{**raw, "devices": tuple(raw["devices"])})
+    except (TypeError, KeyError) as error:
+        raise DamagedError(str(path), f"is not a plan ({error})", "run the study again") from error

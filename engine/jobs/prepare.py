@@ -1,0 +1,154 @@
+"""What comes before the first run: read the images, decode them, look at every pre-trained model once.
+
+Everything is content-addressed, so a second time costs only the look-up.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import torch
+
+from engine.activations.extract import Progress
+from engine.activations.store import ActivationStore
+from engine.backbones.backbone import Backbone
+from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, write_manifest
+from engine.data.pixels import PixelCache, pixel_cache, probe_items
+from engine.data.read import read_dataset
+from engine.errors import DataError, MachineError
+from engine.finetune.inputs import Inputs
+from engine.finetune.reference import Reference, load_reference_backbone, take_reference
+from engine.jobs.plan import PLAN_FILE, Plan, write_plan
+from engine.jobs.stage import Stage, Throttled
+from engine.runs.study_folder import StudyFolder
+from engine.study import Study
+
+_MAX_CPU_WORKERS = 4
+
+
+class Preparation:
+    """Prepares a study, and gives every worker what was prepared."""
+
+    def __init__(self, folder: StudyFolder, *, reports: bool) -> None:
+        self._folder = folder
+        self._study = folder.study
+        self._stage = Throttled(folder.stage_path) if reports else None
+
+    def prepare(self) -> None:
+        """Reads, decodes and extracts what is not there yet; writes the plan last."""
+        study = self._study
+        manifest = self._read("dataset", study.data.path, study.data.layout, study.data.group)
+        _refuse_other_images(self._folder, manifest)
+        origin = self._read("origin set", study.origin.path, study.origin.layout, None) if study.origin else None
+        plan = make_plan(study, self._keep_manifest(manifest), self._keep_manifest(origin) if origin else None)
+        device = torch.device(plan.devices[0])
+        # Every core: the other workers start only when this is done.
+        torch.set_num_threads(_n_cores())
+        for section in study.backbone:
+            backbone = load_reference_backbone(section, device)
+            self.reference(backbone, self.inputs(plan, backbone.info.input_size))
+            del backbone
+        self._say("running", 0, 0, n_workers=plan.n_workers)
+        write_plan(self._folder.path / PLAN_FILE, plan)
+
+    def inputs(self, plan: Plan, input_size: int) -> Inputs:
+        """The decoded images at one input size; decodes what is not decoded yet."""
+        manifest = read_manifest(self._folder.path / plan.manifest)
+        folder = (self._folder.path / plan.manifest).parent
+        splits = {
+            split: self._decode(f"{split} images", manifest.root, manifest.of_split(split), input_size, folder)
+            for split in SPLITS
+        }
+        chosen = {item.id for item in probe_items(splits["test"].items, self._study.probe.n, len(manifest.classes))}
+        rows = np.array([row for row, item in enumerate(splits["test"].items) if item.id in chosen])
+        if plan.origin_manifest is None or self._study.origin is None:
+            return Inputs(manifest, splits, rows)
+        origin = read_manifest(self._folder.path / plan.origin_manifest)
+        items = probe_items(origin.items, self._study.origin.n, len(origin.classes))
+        origin_folder = (self._folder.path / plan.origin_manifest).parent
+        cache = self._decode("origin images", origin.root, items, input_size, origin_folder)
+        return Inputs(manifest, splits, rows, origin, cache)
+
+    def reference(self, backbone: Backbone, inputs: Inputs) -> Reference:
+        """What θ* makes of the images: from the store, or extracted now."""
+        name = backbone.info.name
+        store = ActivationStore(self._folder.activations_path)
+        return take_reference(backbone, inputs, store, lambda what: self._counter(f"{name}: {what}"))
+
+    def _read(self, what: str, path: str, layout: str | None, group: str | None) -> Manifest:
+        self._say(f"reading the {what}", 0, 0)
+        return read_dataset(Path(path), layout=layout, group=group)
+
+    def _keep_manifest(self, manifest: Manifest) -> str:
+        path = self._folder.probes_path / manifest.digest[:16] / "manifest.json"
+        write_manifest(path, manifest)
+        return str(path.relative_to(self._folder.path))
+
+    def _decode(self, what: str, root: Path, items: tuple[Item, ...], size: int, folder: Path) -> PixelCache:
+        return pixel_cache(root, items, size, folder, progress=self._counter(f"decoding {what}"))
+
+    def _counter(self, name: str) -> Progress:
+        return lambda done, total: self._say(name, done, total)
+
+    def _say(self, name: str, done: int, total: int, n_workers: int = 1) -> None:
+        if self._stage:
+            self._stage.write(Stage(name, done, total, n_workers), is_last=total == 0)
+
+
+def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:
+    """Finds the devices and shares the machine among workers: one a GPU, or a few on the CPU with threads each.
+
+    Raises:
+        MachineError: the study names a device that is not there.
+    """
+    wanted = study.machine.device
+    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= n_gpus:
+        raise MachineError(
+            f'machine.device = "{wanted}"',
+            f"this machine has {n_gpus} CUDA devices",
+            'set device = "auto", or see "simtui doctor"',
+        )
+    if wanted == "auto":
+        devices = tuple(f"cuda:{i}" for i in range(n_gpus)) or ("cpu",)
+    else:
+        devices = (wanted,)
+    cores = _n_cores()
+    # On a CPU two processes of one thread train small models faster than one of two; memory bounds their number.
+    n_default = len(devices) if devices[0] != "cpu" else min(_MAX_CPU_WORKERS, max(min(2, cores), cores // 4))
+    n_workers = study.machine.workers or n_default
+    precision = _precision(study.finetune.precision, torch.device(devices[0]))
+    return Plan(devices, n_workers, max(1, cores // n_workers), precision, manifest, origin_manifest)
+
+
+def _precision(wanted: str, device: torch.device) -> str:
+    """bf16 autocast where the device computes it natively: elsewhere it is emulated, and slower."""
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    has_bf16: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return "bfloat16" if has_bf16 and has_bf16() else "float32"
+
+
+def _n_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:
+        return psutil.cpu_count() or 1
+
+
+def _refuse_other_images(folder: StudyFolder, manifest: Manifest) -> None:
+    """Results of other images must not be mixed into a study."""
+    for record in folder.listing().records:
+        was = record.provenance.manifest_digest
+        if was and was != manifest.digest:
+            raise DataError(
+                str(manifest.root),
+                f"holds other images, labels or splits than when the study began (digest {manifest.digest[:12]}, was {was[:12]})",
+                "put the images back, or start a new study with --out",
+            )

@@ -1,0 +1,93 @@
+"""Owns the small files by which the processes of a study tell what they are doing; computes nothing, needs no torch.
+
+They are hints for progress bars: written whole but not forced to disk, at most twice a second, and never trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from engine.errors import SimtuiError
+
+_INTERVAL_S = 0.5
+PROGRESS_FILE = "progress.json"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a study could not start or go on, as its process said it."""
+
+    where: str
+    problem: str
+    fix: str
+    exit_code: int
+
+    @classmethod
+    def of(cls, error: SimtuiError) -> Failure:
+        """The failure of an expected error."""
+        return cls(error.where, error.problem, error.fix, error.exit_code)
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem}\n  fix: {self.fix}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the study does now: `done` of `total` things; `total` 0 where it cannot be counted."""
+
+    name: str
+    done: int = 0
+    total: int = 0
+    n_workers: int = 1
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    """Where inside an epoch a run is."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    images_per_s: float
+    loss: float
+
+
+class Throttled:
+    """Writes a value to a file at most twice a second; the last of a series (`is_last`) always."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._written_s = 0.0
+
+    def write(self, value: Stage | RunProgress, *, is_last: bool = False) -> None:
+        """Writes, unless the last one was written a moment ago."""
+        now_s = time.monotonic()
+        if not is_last and now_s - self._written_s < _INTERVAL_S:
+            return
+        self._written_s = now_s
+        temp_path = self._path.with_name(f"{self._path.name}.tmp-hint")
+        temp_path.write_text(json.dumps(asdict(value)))
+        temp_path.replace(self._path)
+
+
+def read_stage(path: Path) -> Stage | None:
+    """What the study said last; None where it has said nothing that can be read."""
+    try:
+        raw = json.loads(path.read_text())
+        failure = Failure(**raw.pop("failure")) if raw.get("failure") else raw.pop("failure", None)
+        return Stage(**raw, failure=failure)
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def read_run_progress(path: Path) -> RunProgress | None:
+    """What a run said last; None where it has said nothing that can be read."""
+    try:
+        return RunProgress(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
