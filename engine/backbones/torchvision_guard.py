@@ -9,8 +9,10 @@ from __future__ import annotations
 import importlib.util
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 _SIGNATURE = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 _declared: list[torch.library.Library] = []  # a Library takes its operators with it when it is collected
@@ -25,6 +27,8 @@ def guard() -> None:
     spec = importlib.util.find_spec("torchvision")
     if spec is None or _operators_exist() or _compiled_operators_load(spec.submodule_search_locations or []):
         return
+    import torch
+
     library = torch.library.Library("torchvision", "DEF")
     _declared.append(library)
     for name in ("nms", "qnms"):
@@ -32,10 +36,14 @@ def guard() -> None:
 
 
 def _operators_exist() -> bool:
+    import torch
+
     return hasattr(torch.ops.torchvision, "nms")
 
 
 def _compiled_operators_load(folders: list[str]) -> bool:
+    import torch
+
     for path in (Path(folder) / f"_C{suffix}" for folder in folders for suffix in EXTENSION_SUFFIXES):
         if path.is_file():
             try:

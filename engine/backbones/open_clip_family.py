@@ -1,0 +1,140 @@
+"""Builds the image towers of open_clip as `Backbone`s; knows nothing of where weight files come from.
+
+The embedding is the CLS token after `ln_post`, before the projection into the space shared with text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import nn
+
+from engine.backbones import timm_family
+from engine.backbones import weights as weight_files
+from engine.backbones.backbone import Backbone, BackboneInfo
+from engine.backbones.names import FAMILIES, BackboneName, paradigm_of, unknown_model
+from engine.backbones.torchvision_guard import guard
+from engine.backbones.weights import WeightsFile
+from engine.errors import StudyError
+
+# The text tower is never used. The smallest there can be stands in for it: no memory, nothing from the network.
+_TEXT = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+
+
+def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Backbone:
+    """See `engine.backbones.load_backbone`."""
+    config = _config(name)
+    size = _size(name, input_size)
+    if weights:
+        file = weight_files.local_file(weights)
+    else:
+        repository, _, filename = config["hf_hub"].rpartition("/")
+        file = weight_files.hub_file(repository, filename or "open_clip_model.safetensors", f'backbone "{name}"')
+    create = partial(_create, name, size, bool(config.get("quick_gelu")))
+    clip = create()
+    load_image_tower(clip, file, str(name))
+    return wrap(
+        clip,
+        create,
+        name=str(name),
+        family=name.family,
+        paradigm=paradigm_of(name),
+        input_size=size,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        weights_source=file.source,
+        weights_sha256=file.sha256,
+    )
+
+
+def load_image_tower(clip: Any, file: WeightsFile, name: str) -> None:
+    """Loads the image tower strictly from a file in open_clip's format; the text tower stays as it is.
+
+    Raises:
+        WeightsError: the file does not fit.
+    """
+    from open_clip.model import resize_pos_embed
+
+    with safe_open(file.path, "pt") as tensors:
+        state = {key: tensors.get_tensor(key) for key in file.shapes if key.startswith("visual.")}
+    if not state:
+        found = weight_files.listed("", list(file.shapes))
+        raise weight_files.foreign(file, name, f'no key begins with "visual." (seen {found})')
+    try:
+        resize_pos_embed(state, clip)
+        clip.visual.load_state_dict({key.removeprefix("visual."): tensor for key, tensor in state.items()})
+    except RuntimeError as error:
+        raise weight_files.misfit(error, file, name) from error
+
+
+def wrap(clip: Any, create: Callable[[], Any], **known: Any) -> Backbone:
+    """A `Backbone` around the image tower of a CLIP model.
+
+    Args:
+        create: gives such a CLIP model with random weights.
+        known: the fields of `BackboneInfo` that the model does not tell.
+    """
+
+    def create_tower() -> nn.Module:
+        return _without_projection(create().visual)
+
+    tower = _without_projection(clip.visual)
+    if hasattr(tower, "num_prefix_tokens"):  # of timm
+        return timm_family.wrap(tower, create_tower, **known)
+    blocks = tower.transformer.resblocks
+    info = BackboneInfo(n_blocks=len(blocks), n_features=tower.ln_post.normalized_shape[0], **known)
+    return Backbone(tower, info, blocks=blocks, n_prefix_tokens=1, has_cls=True, create=create_tower)
+
+
+def _without_projection(visual: Any) -> Any:
+    if hasattr(visual, "trunk"):
+        visual.trunk.reset_classifier(0)
+        return visual.trunk
+    visual.proj = None
+    return visual
+
+
+def _config(name: BackboneName) -> Any:
+    """open_clip's record of the pre-trained weights."""
+    guard()
+    import open_clip
+
+    known = ["/".join(each) for each in open_clip.list_pretrained()]
+    if name.in_library not in known:
+        raise unknown_model(name, known)
+    vision = open_clip.get_model_config(name.model)["vision_cfg"]
+    timm_model = vision.get("timm_model_name")
+    if isinstance(vision.get("layers"), list) or (timm_model and not timm_family.is_vit(timm_model)):
+        raise timm_family.not_a_vit(name)
+    if vision.get("attentional_pool"):
+        problem = "pools its tokens by attention inside the image tower (CoCa), which simtui does not read"
+        raise StudyError(f'backbone "{name}"', problem, f'name another, such as "{FAMILIES[name.family].example}"')
+    return open_clip.get_pretrained_cfg(name.model, name.tag)
+
+
+def _size(name: BackboneName, input_size: int | None) -> int:
+    import open_clip
+
+    vision = open_clip.get_model_config(name.model)["vision_cfg"]
+    native: int = vision.get("image_size", 224)
+    if input_size in (None, native):
+        return native
+    if vision.get("timm_model_name"):
+        problem = f"input_size = {input_size}: open_clip builds it for {native} only"
+        raise StudyError(f'backbone "{name}"', problem, f"set input_size = {native}, or take the model from timm")
+    timm_family.multiple_of_patch(name, input_size, vision["patch_size"])
+    return input_size
+
+
+def _create(name: BackboneName, size: int, quick_gelu: bool) -> Any:
+    import open_clip
+
+    # open_clip builds ViT-B-16 with GELU even for weights that were trained with QuickGELU, and only warns.
+    is_resized = size != open_clip.get_model_config(name.model)["vision_cfg"].get("image_size", 224)
+    return open_clip.create_model(
+        name.model, force_quick_gelu=quick_gelu, force_image_size=size if is_resized else None, text_cfg=_TEXT
+    )
