@@ -29,11 +29,11 @@ def classification_metrics(logits: Tensor, labels: np.ndarray, split: str) -> di
     probabilities = logits.softmax(dim=1)
     predictions = probabilities.argmax(dim=1).numpy()
     present = np.unique(labels)
-    # Recall over the classes present: scikit-learn's balanced_accuracy_score warns where a prediction is of another one.
+    # balanced_accuracy_score warns where a prediction is of a class that is not there.
     recall = recall_score(labels, predictions, labels=present, average="macro", zero_division=0.0)
-    aurocs = (
-        [roc_auc_score(labels == c, probabilities[:, c].numpy()) for c in present] if len(present) > 1 else [math.nan]
-    )
+    aurocs = [math.nan]
+    if len(present) > 1:
+        aurocs = [roc_auc_score(labels == c, probabilities[:, c].numpy()) for c in present]
     return {
         f"{split}_loss": float(F.cross_entropy(logits, torch.from_numpy(labels))),
         f"{split}_accuracy": float(accuracy_score(labels, predictions)),

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.activations.store import Activations
+from engine.data.images import SQUARE_PROTOCOL
 from engine.data.manifest import Manifest
-from engine.data.pixels import PROTOCOL, PixelCache
+from engine.data.pixels import PixelCache
 from engine.files import digest
 
 
@@ -44,7 +45,7 @@ class Inputs:
         """Digest of the content and order of the probe images, and of how their pixels were made."""
         items = [self.splits["test"].items[row] for row in self.probe_rows]
         return digest(
-            ["probe", PROTOCOL, self.splits["test"].pixels.shape[1], [(item.id, item.sha256) for item in items]]
+            ["probe", SQUARE_PROTOCOL, self.splits["test"].pixels.shape[1], [(item.id, item.sha256) for item in items]]
         )
 
     def probe_activations(self, test: Activations) -> Activations:

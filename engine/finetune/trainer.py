@@ -96,7 +96,7 @@ class Trainer:
             raise TrainingError(
                 f"epoch {epoch}, step {step + 1}",
                 f"the loss is {loss}; the last good epoch is {epoch - 1}",
-                f"lower finetune.learning_rate.{self._spec.method} in the study file and start the study in a new folder",
+                f"lower finetune.learning_rate.{self._spec.method} in the study file and start it in a new folder",
             )
 
 

@@ -113,10 +113,8 @@ def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:
             f"this machine has {n_gpus} CUDA devices",
             'set device = "auto", or see "simtui doctor"',
         )
-    if wanted == "auto":
-        devices = tuple(f"cuda:{i}" for i in range(n_gpus)) or ("cpu",)
-    else:
-        devices = (wanted,)
+    found = tuple(f"cuda:{i}" for i in range(n_gpus)) or ("cpu",)
+    devices = found if wanted == "auto" else (wanted,)
     cores = _n_cores()
     # On a CPU two processes of one thread train small models faster than one of two; memory bounds their number.
     n_default = len(devices) if devices[0] != "cpu" else min(_MAX_CPU_WORKERS, max(min(2, cores), cores // 4))
@@ -149,6 +147,7 @@ def _refuse_other_images(folder: StudyFolder, manifest: Manifest) -> None:
         if was and was != manifest.digest:
             raise DataError(
                 str(manifest.root),
-                f"holds other images, labels or splits than when the study began (digest {manifest.digest[:12]}, was {was[:12]})",
+                "holds other images, labels or splits than when the study began "
+                f"(digest {manifest.digest[:12]}, was {was[:12]})",
                 "put the images back, or start a new study with --out",
             )

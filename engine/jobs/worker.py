@@ -10,6 +10,7 @@ import logging
 import platform
 import signal
 import sys
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -103,7 +104,8 @@ class Worker:
         inputs = self._preparation.inputs(self._plan, backbone.info.input_size)
         reference = self._preparation.reference(backbone, inputs)
         info, spec = backbone.info, record.spec
-        provenance = Provenance(
+        provenance = replace(
+            _of_inputs(inputs),
             paradigm=info.paradigm,
             input_size=info.input_size,
             layers=reference.probe.layers,
@@ -116,7 +118,6 @@ class Worker:
             threads=self._plan.threads,
             learning_rate=learning_rate(spec),
             versions={package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
-            **_of_inputs(inputs),
         )
         store = ActivationStore(self._folder.activations_path)
         bench = Bench(self._device, self._plan.precision, inputs, reference, store)
@@ -126,21 +127,21 @@ class Worker:
         write_record(path, read_record(path).with_(state=state, reason=reason))
 
 
-def _of_inputs(inputs: Inputs) -> dict[str, object]:
+def _of_inputs(inputs: Inputs) -> Provenance:
     origin = inputs.origin_manifest
-    return {
-        "manifest_digest": inputs.manifest.digest,
-        "probe_digest": inputs.probe_digest,
-        "origin_digest": inputs.origin.digest if inputs.origin else "",
-        "n_train": len(inputs.splits["train"].items),
-        "n_val": len(inputs.splits["val"].items),
-        "n_test": len(inputs.splits["test"].items),
-        "n_probe": len(inputs.probe_rows),
-        "n_origin": len(inputs.origin.items) if inputs.origin else 0,
-        "n_classes": inputs.n_classes,
-        "dataset_is_synthetic": inputs.manifest.synthetic,
-        "origin_is_synthetic": origin.synthetic if origin else False,
-    }
+    return Provenance(
+        manifest_digest=inputs.manifest.digest,
+        probe_digest=inputs.probe_digest,
+        origin_digest=inputs.origin.digest if inputs.origin else "",
+        n_train=len(inputs.splits["train"].items),
+        n_val=len(inputs.splits["val"].items),
+        n_test=len(inputs.splits["test"].items),
+        n_probe=len(inputs.probe_rows),
+        n_origin=len(inputs.origin.items) if inputs.origin else 0,
+        n_classes=inputs.n_classes,
+        dataset_is_synthetic=inputs.manifest.synthetic,
+        origin_is_synthetic=origin.synthetic if origin else False,
+    )
 
 
 def _device_name(device: torch.device) -> str:
