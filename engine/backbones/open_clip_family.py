@@ -106,7 +106,7 @@ def _config(name: BackboneName) -> Any:
     known = ["/".join(each) for each in open_clip.list_pretrained()]
     if name.in_library not in known:
         raise unknown_model(name, known)
-    vision = open_clip.get_model_config(name.model)["vision_cfg"]
+    vision = _vision_config(name)
     timm_model = vision.get("timm_model_name")
     if isinstance(vision.get("layers"), list) or (timm_model and not timm_family.is_vit(timm_model)):
         raise timm_family.not_a_vit(name)
@@ -117,24 +117,32 @@ def _config(name: BackboneName) -> Any:
 
 
 def _size(name: BackboneName, input_size: int | None) -> int:
-    import open_clip
-
-    vision = open_clip.get_model_config(name.model)["vision_cfg"]
-    native: int = vision.get("image_size", 224)
+    vision = _vision_config(name)
+    native: int = vision["image_size"]
     if input_size in (None, native):
         return native
-    if vision.get("timm_model_name"):
+    if "timm_model_name" in vision:
         problem = f"input_size = {input_size}: open_clip builds it for {native} only"
         raise StudyError(f'backbone "{name}"', problem, f"set input_size = {native}, or take the model from timm")
     timm_family.multiple_of_patch(name, input_size, vision["patch_size"])
     return input_size
 
 
+def _vision_config(name: BackboneName) -> dict[str, Any]:
+    import open_clip
+
+    vision: dict[str, Any] = open_clip.get_model_config(name.model)["vision_cfg"]
+    return vision
+
+
 def _create(name: BackboneName, size: int, quick_gelu: bool) -> Any:
     import open_clip
 
-    # open_clip builds ViT-B-16 with GELU even for weights that were trained with QuickGELU, and only warns.
-    is_resized = size != open_clip.get_model_config(name.model)["vision_cfg"].get("image_size", 224)
-    return open_clip.create_model(
-        name.model, force_quick_gelu=quick_gelu, force_image_size=size if is_resized else None, text_cfg=_TEXT
+    config = open_clip.get_model_config(name.model)
+    return open_clip.CLIP(
+        config["embed_dim"],
+        {**config["vision_cfg"], "image_size": size},
+        _TEXT,
+        # open_clip's own factory builds ViT-B-16 with GELU even for weights trained with QuickGELU, and only warns
+        quick_gelu=quick_gelu or config.get("quick_gelu", False),
     )
