@@ -6,12 +6,14 @@ import errno
 import os
 import re
 import stat
+import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,17 +100,17 @@ def unreadable(error: OSError, path: Path) -> ImageError:
     if error.errno in (errno.EACCES, errno.EPERM):
         return ImageError(str(path), "permission denied", "make the file readable, or remove it")
     if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return ImageError(str(path), "no such image", _COPY_AGAIN)
+        return ImageError(str(path), "no such file", _COPY_AGAIN)
     return ImageError(str(path), f"cannot be read ({error.strerror or error})", _COPY_AGAIN)
 
 
-def decode_file(file: BufferedReader, path: Path, *, at_least: int | None = None) -> Decoded:
+def decode_file(file: IO[bytes], path: Path, *, at_least: int | None = None) -> Decoded:
     """As `decode`, from an open file; `path` is for the messages and for the format that its suffix promises."""
     image, notes = _load(file, path, at_least)
     return Decoded(np.array(image), notes)
 
 
-def decode_square(file: BufferedReader, path: Path, side: int) -> Decoded:
+def decode_square(file: IO[bytes], path: Path, side: int) -> Decoded:
     """The centre square of the image: shorter side resized to `side` (bicubic, antialiased), then cropped.
 
     The same sizes and offsets as torchvision's `Resize(side)` and `CenterCrop(side)`, as the DINO protocol uses them.
@@ -133,7 +135,7 @@ def quiet_pillow() -> Iterator[None]:
         yield
 
 
-def _load(file: BufferedReader, path: Path, at_least: int | None) -> tuple[Image.Image, tuple[str, ...]]:
+def _load(file: IO[bytes], path: Path, at_least: int | None) -> tuple[Image.Image, tuple[str, ...]]:
     """The image, upright and RGB, and the notes on it."""
     try:
         with Image.open(file, formats=_FORMATS) as image:
@@ -160,7 +162,7 @@ def _refuse_unfit(image: ImageFile, path: Path) -> None:
         raise ImageError(str(path), seen, "make the image smaller, or remove it")
     if max(width, height) > MAX_ASPECT_RATIO * min(width, height):
         ratio = max(width, height) / max(min(width, height), 1)
-        seen = f"aspect ratio {ratio:.4g}; limit {MAX_ASPECT_RATIO}"
+        seen = f"aspect ratio {ratio:.6g}; limit {MAX_ASPECT_RATIO}"
         raise ImageError(str(path), seen, "crop the image, or remove it")
     # Pillow converts deeper images by clipping: a 16-bit PNG becomes 255 everywhere. 16-bit RGB hides in the raw mode.
     raw_modes = str([tile.args for tile in image.tile])
@@ -188,12 +190,7 @@ def _to_upright(image: Image.Image) -> Image.Image:
     """Applies the EXIF orientation; `ImageOps.exif_transpose` would also rewrite the EXIF, and fails on odd tags."""
     try:
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
-    except (
-        SyntaxError,
-        ValueError,
-        KeyError,
-        TypeError,
-    ):  # unreadable EXIF: the pixels are whole, no rotation is known
+    except (SyntaxError, ValueError, struct.error):  # unreadable EXIF: the pixels are whole all the same
         return image
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 

@@ -111,7 +111,7 @@ def _open(pixels_path: Path, notes_path: Path, items: Sequence[Item], side: int,
             key,
             tuple(notes["warnings"]),
         )
-    except (OSError, DamagedError, KeyError, TypeError, ValueError) as error:
+    except (OSError, EOFError, DamagedError, KeyError, TypeError, ValueError) as error:
         raise DamagedError(str(pixels_path), f"not a pixel cache ({error})", "remove the file") from error
 
 

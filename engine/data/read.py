@@ -125,9 +125,8 @@ def _hash_one(root: Path, entry: Entry) -> str | Skipped:
 def _with_splits(root: Path, items: Sequence[Item], missing: Sequence[str]) -> tuple[Item, ...]:
     """The items with the missing splits drawn from the training images."""
     if "train" in missing:
-        raise DataError(
-            str(root), "no training images", "add them, or take the split folders away to have splits drawn"
-        )
+        fix = "add them, or take the split folders away to have splits drawn"
+        raise DataError(str(root), "no training images", fix)
     training = [item for item in items if item.split == "train"]
     drawn = {split: share for split, share in SHARES.items() if split in missing}
     shares = {"train": 100 - sum(drawn.values())} | drawn

@@ -48,7 +48,7 @@ def _read(root: Path, group: str | None) -> Listing:
             else:
                 skipped.append(Skipped(path, f"{table.path.name} line {row.line}: no such image"))
         if unlisted:
-            warnings.append(f"{len(unlisted)} images in {folder.name} are not in {table.path.name}: ignored")
+            warnings.append(f"images in {folder.name} without a line in {table.path.name}: {len(unlisted)}, ignored")
     if group is not None:
         _refuse_without_group(root, entries, group)
     return Listing(classes, tuple(entries), tuple(skipped), tuple(warnings))
@@ -112,7 +112,8 @@ def _label(table: Table, row: Row, classes: tuple[str, ...]) -> str:
         if cell in ("1", "1.0"):
             ones.append(name)
     if len(ones) != 1:
-        raise table.error(row.line, f"{len(ones)} ones ({' '.join(ones)}); a one-hot row has exactly one", fix)
+        seen = f"{len(ones)} ones ({' '.join(ones)})" if ones else "no one"
+        raise table.error(row.line, f"{seen}; a one-hot row has exactly one", fix)
     return ones[0]
 
 
@@ -132,7 +133,7 @@ def _refuse_without_group(root: Path, entries: list[Entry], group: str) -> None:
     """The published table covers the training images only: those need a group, official splits are taken as given."""
     without = [entry.id for entry in entries if entry.split == "train" and not entry.group]
     if without:
-        problem = f'{len(without)} training images have no {group} (first: "{without[0]}")'
+        problem = f'no {group} for {len(without)} of the training images (first: "{without[0]}")'
         raise DataError(str(_table_path(root, GROUPS_TABLE)), problem, "add a line for each, or leave data.group out")
 
 

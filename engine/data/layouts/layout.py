@@ -66,9 +66,7 @@ def list_folder(folder: Path) -> tuple[list[Path], list[Path]]:
                     is_folder = path.is_dir() if entry.is_symlink() else entry.is_dir()
                     (folders if is_folder else files).append(path)
     except OSError as error:
-        raise DataError(
-            str(folder), f"cannot be listed ({error.strerror})", "give a folder that can be read"
-        ) from error
+        raise DataError(str(folder), f"cannot be listed ({error.strerror})", "make the folder readable") from error
     return folders, files
 
 
@@ -80,6 +78,5 @@ def refuse_outside(root: Path, path: str | Path) -> None:
     """
     real_root = os.path.realpath(root)
     if os.path.commonpath([real_root, os.path.realpath(path)]) != real_root:
-        raise DataError(
-            str(path), "link leads out of the dataset folder", "put a copy of what it points to in its place"
-        )
+        fix = "put a copy of what it points to in its place"
+        raise DataError(str(path), "link leads out of the dataset folder", fix)
