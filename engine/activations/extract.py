@@ -92,7 +92,7 @@ def key_of(info: BackboneInfo, images_digest: str) -> str:
 
 def _batches(pixels: np.ndarray, info: BackboneInfo, device: torch.device) -> Iterator[tuple[int, Tensor]]:
     for start in range(0, len(pixels), BATCH_SIZE):
-        batch = torch.from_numpy(np.ascontiguousarray(pixels[start : start + BATCH_SIZE])).to(device, non_blocking=True)
+        batch = torch.from_numpy(np.array(pixels[start : start + BATCH_SIZE])).to(device, non_blocking=True)
         yield start, normalised(centre_crop(batch, info.input_size), info)
 
 

@@ -1,0 +1,32 @@
+# Sets everything up on a fresh machine: `make demo` and `make test` need nothing but Python 3.11 to 3.13.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test install check clean
+
+demo: $(VENV)/.installed
+	$(BIN)/simtui demo
+
+install: $(VENV)/.installed
+
+test: check
+	$(BIN)/pytest -n auto --dist worksteal
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo_study .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,89 @@
+"""What this machine has of what a study needs: `python -m engine.jobs.doctor` prints it as JSON.
+
+A process of its own, because it loads torch and because a broken library must not break the one who asks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from engine.backbones.bundled import BUNDLED, bundled_weights_path
+from engine.backbones.torchvision_guard import guard
+
+
+def _torch() -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return f"{torch.__version__}, CUDA {torch.version.cuda}: {', '.join(names)}"
+    return f"{torch.__version__}, no CUDA device: studies run on the CPU"
+
+
+def _torchvision() -> str:
+    guard()
+    import torch
+    import torchvision
+
+    ours, built_for = torch.version.cuda or "cpu", torchvision.version.cuda or "cpu"
+    if ours == built_for:
+        return str(torchvision.__version__)
+    return f"{torchvision.__version__} for {built_for} beside torch for {ours}: its operators are not used, so it works"
+
+
+def _timm() -> str:
+    guard()
+    import timm
+
+    return str(timm.__version__)
+
+
+def _open_clip() -> str:
+    guard()
+    import open_clip  # noqa: F401
+
+    return version("open_clip_torch")
+
+
+def _bundled() -> str:
+    return ", ".join(f"{name} {bundled_weights_path(name).stat().st_size / 1e6:.1f} MB" for name in BUNDLED)
+
+
+def _hub_cache() -> str:
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HUB_CACHE)
+    models = sorted(path.name.removeprefix("models--").replace("--", "/") for path in folder.glob("models--*"))
+    mode = "offline" if os.environ.get("HF_HUB_OFFLINE") == "1" else "online"
+    return f"{folder} ({mode}): {', '.join(models) or 'no models yet'}"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "torch": _torch,
+    "torchvision": _torchvision,
+    "timm": _timm,
+    "open_clip": _open_clip,
+    "bundled weights": _bundled,
+    "hub cache": _hub_cache,
+}
+
+
+def main() -> int:
+    """Prints a JSON list of [name, works, words]."""
+    found = []
+    for name, check in CHECKS.items():
+        try:
+            found.append([name, True, check()])
+        except Exception as error:  # a check's failure is its finding
+            found.append([name, False, f"{type(error).__name__}: {error}"])
+    print(json.dumps(found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

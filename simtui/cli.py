@@ -1,0 +1,236 @@
+"""The commands: read arguments, call the engine, print; what is heavy is imported by the command that needs it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+import click
+
+from engine.errors import MachineError, SimtuiError
+from simtui.safe_text import safe
+
+_FOLDER = click.Path(path_type=Path)
+
+
+class _Commands(click.Group):
+    """A first word that is no command is a study to open: `simtui STUDY`."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None and Path(args[0]).exists():
+            return "open", self.commands["open"], args
+        return super().resolve_command(ctx, args)
+
+
+def examples(*lines: str) -> dict[str, Any]:
+    """Examples as the end of a command's `--help`."""
+    return {"epilog": "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)}
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    **examples("simtui", "simtui demo", "simtui run study.toml", "simtui results/isic2018"),
+)
+@click.version_option(package_name="simtui")
+@click.pass_context
+def commands(context: click.Context) -> None:
+    """See what fine-tuning does to the representations of pre-trained vision backbones.
+
+    Without a command, opens the study that was open last, else the sample study. `simtui STUDY` opens that study.
+    """
+    if context.invoked_subcommand is None:
+        from simtui.recent import last_or_sample
+
+        _open([last_or_sample()])
+
+
+@commands.command("open", hidden=True)
+@click.argument("studies", nargs=-1, required=True, type=_FOLDER)
+def open_command(studies: tuple[Path, ...]) -> None:
+    """Opens study folders."""
+    _open(list(studies))
+
+
+@commands.command(
+    **examples(
+        "simtui run study.toml", "simtui run study.toml --out results/isic2018 --wait", "simtui run results/isic2018"
+    )
+)
+@click.argument("study", type=_FOLDER)
+@click.option("--out", type=_FOLDER, help="The study folder.  [default: studies/NAME beside the study file]")
+@click.option("--wait", is_flag=True, help="Stay and show progress; ctrl+c stops the study at the next epoch.")
+def run(study: Path, out: Path | None, wait: bool) -> None:
+    """Start or continue a study; it outlives the terminal.
+
+    STUDY is a study file, or the folder of a study that is to go on. Finished runs are kept, interrupted ones continue
+    from their last epoch, failed ones are tried again.
+    """
+    from engine.jobs.launch import make_study_folder, start_study
+    from engine.runs.study_folder import StudyFolder
+    from engine.study import load_study
+
+    if study.is_dir():
+        folder = StudyFolder(study)
+    else:
+        request = load_study(study)
+        folder = make_study_folder(request, out or study.parent / "studies" / request.study.name)
+    process = start_study(folder)
+    if wait:
+        from simtui.follow import follow
+
+        sys.exit(follow(folder, process))
+    click.echo(f"Started in the background: {safe(folder.path)}")
+    click.echo(f"  simtui status {safe(folder.path)}    how far it is")
+    click.echo(f"  simtui {safe(folder.path)}           look at it while it runs")
+    click.echo(f"  simtui stop {safe(folder.path)}      stop at the next epoch; simtui run continues")
+
+
+@commands.command(**examples("simtui status studies/isic2018"))
+@click.argument("folder", type=_FOLDER)
+def status(folder: Path) -> None:
+    """Show how far every run of a study is."""
+    from engine.runs.study_folder import StudyFolder
+    from simtui.follow import print_status
+
+    print_status(StudyFolder(folder))
+
+
+@commands.command(**examples("simtui stop studies/isic2018"))
+@click.argument("folder", type=_FOLDER)
+def stop(folder: Path) -> None:
+    """Stop a study at the next epoch of each run; `simtui run` continues it."""
+    from engine.jobs.launch import stop_study
+    from engine.runs.study_folder import StudyFolder
+
+    was_running = stop_study(StudyFolder(folder)).was_running
+    click.echo("It will stop at the next epoch." if was_running else "It is not running.")
+
+
+@commands.command(
+    **examples(
+        "simtui export studies/isic2018 forgetting -o forgetting.csv",
+        "simtui export studies/isic2018 heatmap --run full_seed03 --epoch 5 --pooling feat",
+        "simtui export studies/isic2018 trajectory --layer blocks.11 --measure debiased_cka",
+    )
+)
+@click.argument("folder", type=_FOLDER)
+@click.argument("table", type=click.Choice(["runs", "heatmap", "trajectory", "forgetting"]))
+@click.option("-o", "--output", type=_FOLDER, help="The file to write.  [default: standard output]")
+@click.option("--format", "file_format", type=click.Choice(["csv"]), default="csv", show_default=True)
+@click.option("--run", "run_name", help="heatmap: the run, by its name or a part of it that fits only one.")
+@click.option("--epoch", type=click.IntRange(0), help="heatmap: the epoch.  [default: the last]")
+@click.option("--layer", help="trajectory: one block, such as blocks.11.  [default: the mean of all]")
+@click.option("--pooling", type=click.Choice(["cls", "feat"]), default="cls", show_default=True)
+@click.option("--measure", default="linear_cka", show_default=True, help="linear_cka or debiased_cka.")
+def export(
+    folder: Path,
+    table: str,
+    output: Path | None,
+    file_format: str,
+    run_name: str | None,
+    epoch: int | None,
+    layer: str | None,
+    pooling: str,
+    measure: str,
+) -> None:
+    """Write a table of a study as CSV; notes on how to read it go to standard error."""
+    from engine.analysis.tables import TableOptions, table_of
+    from engine.analysis.trajectory import MEAN_OF_LAYERS
+    from engine.export import to_csv, write_csv
+    from engine.runs.study_folder import StudyFolder
+
+    options = TableOptions(run_name, epoch, layer or MEAN_OF_LAYERS, pooling, measure)
+    found = table_of(StudyFolder(folder), table, options)
+    for note in found.notes:
+        click.echo(f"note: {note}", err=True)
+    if output is None:
+        sys.stdout.buffer.write(to_csv(found).encode("utf-8", "surrogateescape"))
+        return
+    write_csv(found, output)
+    click.echo(f"wrote {len(found.rows)} rows to {safe(output)}", err=True)
+
+
+@commands.command(**examples("simtui demo", "simtui demo --out /tmp/demo --no-open"))
+@click.option("--out", type=_FOLDER, default=Path("demo_study"), show_default=True, help="Folder of the demo.")
+@click.option("--open/--no-open", "opens", default=True, help="Open the app at the end, where there is a terminal.")
+def demo(out: Path, opens: bool) -> None:
+    """Run a small study for real on this machine: generated images, the bundled backbones, a few minutes.
+
+    Where there is no terminal, prints the tables instead of opening the app.
+    """
+    from simtui.demo import print_tables, run_demo
+
+    study_path = run_demo(out)
+    if opens and sys.stdin.isatty() and sys.stdout.isatty():
+        _open([study_path])
+    else:
+        print_tables(study_path)
+
+
+@commands.command(**examples("simtui doctor"))
+def doctor() -> None:
+    """Check terminal, libraries, devices, cached weights and disk; says how to mend what is wrong."""
+    from simtui.doctor import report
+
+    sys.exit(report())
+
+
+def _open(studies: list[Path]) -> None:
+    from engine.runs.study_folder import StudyFolder
+
+    for path in studies:
+        StudyFolder(path)
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise MachineError("standard output", "is not a terminal", 'run it in a terminal, or use "simtui export"')
+    from simtui.app import SimtuiApp
+    from simtui.recent import remember
+
+    remember(studies[0])
+    SimtuiApp(studies).run()
+
+
+def main() -> None:
+    """The entry point: one message and an exit code for what is expected; a log with its path for what is not."""
+    try:
+        commands(standalone_mode=False)
+    except SimtuiError as error:
+        _fail(f"simtui: {error}", error.exit_code)
+    except click.Abort:
+        _fail("stopped", 130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _fail("stopped", 130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe has gone, `head` for one: nothing is wrong
+        sys.exit(0)
+    except Exception:
+        _fail(
+            f"simtui: an unexpected error; its traceback is in {_log_traceback()}\n  fix: report it with that file", 70
+        )
+
+
+def _fail(message: str, exit_code: int) -> None:
+    click.echo("\n".join(safe(line) for line in message.split("\n")), err=True)
+    sys.exit(exit_code)
+
+
+def _log_traceback() -> Path:
+    from platformdirs import user_log_path
+
+    path = user_log_path("simtui", ensure_exists=True) / "errors.log"
+    logging.basicConfig(filename=path, format="%(asctime)s %(message)s")
+    logging.error("%s", traceback.format_exc())
+    return path
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,48 @@
+"""Remembers which study was open last, and knows where the sample study lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from platformdirs import user_state_path
+
+from engine.errors import MachineError
+
+_HERE = Path(__file__).resolve().parent
+
+
+def sample_study() -> Path:
+    """The bundled sample study: in the installed package, or in a source checkout.
+
+    Raises:
+        MachineError: it is in neither place.
+    """
+    for top in (_HERE, _HERE.parent):
+        path = top / "sample_runs" / "sample_study"
+        if (path / "study.toml").is_file():
+            return path
+    raise MachineError("sample study", f"is missing under {_HERE}", "install simtui again, or name a study to open")
+
+
+def last_or_sample() -> Path:
+    """The study that was open last, if it is still there, else the sample."""
+    try:
+        path = Path(_file().read_text("utf-8").strip())
+    except (OSError, UnicodeDecodeError):
+        return sample_study()
+    return path if (path / "study.toml").is_file() else sample_study()
+
+
+def remember(study: Path) -> None:
+    """Keeps the name of a study for the next start; not being able to is no reason to fail."""
+    if study.resolve() == sample_study().resolve():
+        return
+    try:
+        _file().parent.mkdir(parents=True, exist_ok=True)
+        _file().write_text(f"{study.resolve()}\n", "utf-8")
+    except (OSError, UnicodeEncodeError):
+        return
+
+
+def _file() -> Path:
+    return user_state_path("simtui") / "last_study"
