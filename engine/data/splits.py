@@ -56,12 +56,18 @@ def draw_splits(
 
 
 def _give_test_every_label(members: dict[str, list[_Unit]], labels: Sequence[int]) -> None:
-    """Moves the smallest unit of a label that "test" lacks over from "train", where "train" keeps another one."""
+    """Moves the smallest unit of a label that "test" lacks over from "train", where another stays, or from "val"."""
+    tested = {label for unit in members["test"] for label in unit.n_of_label}
     for label in labels:
-        in_train = [unit for unit in members["train"] if label in unit.n_of_label]
-        if len(in_train) > 1 and not any(label in unit.n_of_label for unit in members["test"]):
-            members["train"].remove(in_train[-1])
-            members["test"].append(in_train[-1])
+        if label not in tested:
+            donors = [
+                (name, unit) for name in ("train", "val") for unit in members.get(name, []) if label in unit.n_of_label
+            ]
+            if len(donors) > 1:
+                name, unit = donors[-1]
+                members[name].remove(unit)
+                members["test"].append(unit)
+                tested.update(unit.n_of_label)
 
 
 def _units(labels: Sequence[int], contents: Sequence[str], groups: Sequence[str | None]) -> list[_Unit]:

@@ -60,6 +60,26 @@ def test_groups_and_identical_images_stay_together_in_any_order(
     assert drawn(shuffled) == split_of
 
 
+def units_of(rows: list[Row]) -> list[set[Row]]:
+    """Rows joined by content or group, by merging until nothing changes: slow, and written in another way."""
+    units: list[set[Row]] = []
+    for row in rows:
+        joined = [unit for unit in units if any(one[1] == row[1] or one[2] == row[2] is not None for one in unit)]
+        units = [unit for unit in units if unit not in joined] + [{row}.union(*joined)]
+    return units
+
+
+@STEADY
+@given(rows=ROWS)
+def test_a_label_of_two_units_reaches_the_test_images(rows: list[Row]) -> None:
+    hashes = hashes_of(61)
+    contents = [hashes[content] for _, content, _ in rows]
+    splits = draw_splits([row[0] for row in rows], contents, [row[2] for row in rows], SHARES)
+    tested = {label for (label, _, _), split in zip(rows, splits, strict=True) if split == "test"}
+    n_units = Counter(label for unit in units_of(rows) for label in {row[0] for row in unit})
+    assert {label for label, n in n_units.items() if n > 1} <= tested
+
+
 def test_groups_that_share_an_image_are_one() -> None:
     hashes = hashes_of(60)
     groups: list[str | None] = [f"patient {row // 2}" for row in range(60)]
