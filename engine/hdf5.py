@@ -18,6 +18,8 @@ from engine.files import atomic_path
 
 SCHEMA = 1
 _CHUNK_BYTES = 1 << 22
+# What h5py raises for a damaged file, depending on where the damage lies.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
 
 @dataclass(frozen=True)
@@ -89,14 +91,18 @@ class Reader:
         """An attribute of the file, or None."""
         try:
             return self._file.attrs.get(name)
-        except (OSError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise self._damaged(name, f"attribute cannot be read ({error})") from error
 
     def names(self, group: str) -> tuple[str, ...]:
         """The names directly under a group; empty where there is no such group."""
-        if group.strip("/") and self._object(group, missing_ok=True) is None:
+        node = self._object(group, missing_ok=True)
+        if node is None:
             return ()
-        return tuple(self._file[group])
+        try:
+            return tuple(node)
+        except _DAMAGE as error:
+            raise self._damaged(group, f"cannot be listed ({str(error)[:80]})") from error
 
     def array(self, name: str) -> np.ndarray:
         """A numeric array, whole.
@@ -116,7 +122,7 @@ class Reader:
             raise self._damaged(name, f"declares {dataset.nbytes} bytes, stores {stored}")
         try:
             return np.asarray(dataset[()])
-        except (OSError, RuntimeError) as error:
+        except _DAMAGE as error:
             raise self._damaged(name, f"fails its checksum ({str(error)[:80]})") from error
 
     def strings(self, name: str) -> tuple[str, ...]:
@@ -137,7 +143,10 @@ class Reader:
         """Walks the path one hard link at a time: soft and external links lead anywhere on the machine."""
         node: h5py.Group | h5py.Dataset = self._file
         for part in name.strip("/").split("/"):
-            link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+            try:
+                link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
+            except _DAMAGE as error:
+                raise self._damaged(name, f"cannot be found ({str(error)[:80]})") from error
             if link is None:
                 if missing_ok:
                     return None
@@ -146,7 +155,7 @@ class Reader:
                 raise self._damaged(name, "refers to another file; refused")
             try:
                 node = node[part]
-            except (OSError, RuntimeError, KeyError) as error:
+            except _DAMAGE as error:
                 raise self._damaged(name, f"cannot be opened ({str(error)[:80]})") from error
         return node
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -117,6 +117,18 @@ class Study:
     finetune: FinetuneSection = FinetuneSection()
     measure: MeasureSection = MeasureSection()
     machine: MachineSection = MachineSection()
+
+
+_SECTIONS: Mapping[str, Any] = {
+    "study": StudySection,
+    "data": DataSection,
+    "probe": ProbeSection,
+    "origin": OriginSection,
+    "backbone": BackboneSection,
+    "finetune": FinetuneSection,
+    "measure": MeasureSection,
+    "machine": MachineSection,
+}
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -293,39 +305,55 @@ def _explained(error: ValidationError, text: str, path: Path) -> StudyError:
         )
     seen = problem.get("input")
     shown = f'"{seen}"' if isinstance(seen, str) else repr(seen)
-    return StudyError(where, f"{dotted} = {shown}: {_need(problem)}", "correct the value")
+    return StudyError(where, f"{dotted} = {shown}: {_need(problem, steps)}", "correct the value")
 
 
-def _need(problem: Any) -> str:
+def _need(problem: Any, steps: list[Any]) -> str:
     """What would have been right: `need an integer from 1`."""
     context = problem.get("ctx", {})
     match problem["type"]:
         case "int_type" | "int_parsing" | "int_from_float":
-            return "need an integer"
+            return "need an integer" + _range_of(steps)
+        case "float_type":
+            return "need a number" + _range_of(steps)
         case "greater_than_equal":
             return f"need a number from {context['ge']}"
+        case "greater_than":
+            return f"need a number above {context['gt']:g}"
         case "less_than_equal":
             return f"need a number up to {context['le']}"
+        case "less_than":
+            return f"need a number below {context['lt']:g}"
         case "literal_error":
             return f"need one of {context['expected']}"
-        case "float_type":
-            return "need a number"
         case "string_type":
             return "need a text in quotes"
+        case "string_too_short":
+            return "need at least one character"
+        case "too_short":
+            return "need at least one"
         case _:
             return str(problem["msg"]).replace("Input should be", "need").replace("valid ", "")
 
 
+def _range_of(steps: list[Any]) -> str:
+    """The bounds of a setting in words, from its declaration: ` from 1 up to 64`."""
+    hint = get_type_hints(_section_of(steps[:-1]), include_extras=True).get(str(steps[-1]))
+    words = ""
+    for annotated in (hint, *get_args(hint)):
+        for declared in getattr(annotated, "__metadata__", ()):
+            for bound in declared.metadata:
+                words += f" from {bound.ge}" if hasattr(bound, "ge") else ""
+                words += f" up to {bound.le}" if hasattr(bound, "le") else ""
+    return words
+
+
+def _section_of(steps: list[Any]) -> Any:
+    return next((_SECTIONS[step] for step in steps if step in _SECTIONS), Study)
+
+
 def _known_keys(steps: list[Any]) -> list[str]:
-    section: Any = Study
-    for step in steps:
-        if isinstance(step, str):
-            section = {
-                "study": StudySection, "data": DataSection, "probe": ProbeSection, "origin": OriginSection,
-                "backbone": BackboneSection, "finetune": FinetuneSection, "measure": MeasureSection,
-                "machine": MachineSection,
-            }.get(step, section)  # fmt: skip
-    return [each.name for each in fields(section)]
+    return [each.name for each in fields(_section_of(steps))]
 
 
 def _line_of(text: str, steps: list[Any]) -> int | None:

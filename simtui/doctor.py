@@ -23,7 +23,8 @@ def report() -> int:
     rows = [*_terminal(console), _disk(), *_libraries()]
     for name, works, words in rows:
         mark = Text("ok  ", style="green") if works else Text("FAIL", style="bold red")
-        console.print(Text.assemble(mark, " ", (f"{name:<16}", "bold"), safe(words)))
+        first = words.replace("\n", " ")
+        console.print(Text.assemble(mark, " ", (f"{name:<16}", "bold"), safe(first)), soft_wrap=True)
     return 0 if all(works for _, works, _ in rows) else 4
 
 

@@ -27,13 +27,12 @@ def _torch() -> str:
 
 def _torchvision() -> str:
     guard()
-    import torch
     import torchvision
 
-    ours, built_for = torch.version.cuda or "cpu", torchvision.version.cuda or "cpu"
-    if ours == built_for:
+    # Only a build that fits torch has its compiled operators and knows its CUDA version.
+    if hasattr(torchvision.version, "cuda"):
         return str(torchvision.__version__)
-    return f"{torchvision.__version__} for {built_for} beside torch for {ours}: its operators are not used, so it works"
+    return f"{torchvision.__version__}, built for another torch: its operators are missing, simtui needs none of them"
 
 
 def _timm() -> str:

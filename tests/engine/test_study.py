@@ -1,0 +1,126 @@
+"""The study file: what is read, what is refused and in which words, and which runs follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from engine.errors import StudyError
+from engine.study import Study, extended_study, freeze_study, load_study, run_specs
+
+TEXT = """\
+[study]
+name = "isic2018"
+[data]
+path = "data/ISIC2018"
+[origin]
+path = "/elsewhere/imagenet"
+[[backbone]]
+name = "timm:vit_base_patch16_224.augreg_in21k"
+[[backbone]]
+name = "bundled:supervised"
+weights = "weights/a.safetensors"
+[finetune]
+seeds = 3
+epochs = 2
+learning_rate = { full = 5e-4 }
+"""
+
+
+def _load(folder: Path, text: str) -> Study:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return load_study(path)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    return _load(tmp_path, TEXT)
+
+
+def test_paths_are_relative_to_the_study_file_and_defaults_are_filled_in(study: Study, tmp_path: Path) -> None:
+    assert study.data.path == str(tmp_path / "data/ISIC2018")
+    assert study.origin is not None and study.origin.path == "/elsewhere/imagenet"
+    assert study.backbone[1].weights == str(tmp_path / "weights/a.safetensors")
+    assert study.finetune.methods == ("full", "linear", "scratch")
+    assert study.probe.n == 2048
+
+
+def test_a_frozen_study_reads_back_equal_from_any_folder(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    assert _load(tmp_path / "other", freeze_study(study)) == study
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("seeds = 3", "sedes = 3", 'study.toml line 13: unknown key "sedes"; did you mean "seeds"?'),
+        ("seeds = 3", "zzz = 3", 'unknown key "zzz"; known here: methods, seeds'),
+        ("[origin]", "[orign]", 'study.toml line 5: unknown key "orign"; did you mean "origin"?'),
+        ('weights = "w', 'weigths = "w', 'study.toml line 11: unknown key "weigths"; did you mean "weights"?'),
+        ("seeds = 3", 'batch_size = "8"', 'study.toml line 13: finetune.batch_size = "8": need an integer from 1'),
+        ("seeds = 3", "batch_size = 1.5", "finetune.batch_size = 1.5: need an integer from 1"),
+        ("seeds = 3", "seeds = 0", "finetune.seeds = 0: need a number from 1"),
+        ("seeds = 3", "seeds = 2000", "finetune.seeds = 2000: need a number up to 1000"),
+        ("seeds = 3", 'weight_decay = "a"', 'finetune.weight_decay = "a": need a number from 0 up to 1'),
+        ("seeds = 3", 'methods = ["ful"]', "need one of 'full', 'linear' or 'scratch'"),
+        ("seeds = 3", "methods = []", "finetune.methods = []: need at least one"),
+        ("full = 5e-4", "full = 0.0", "finetune.learning_rate.full = 0.0: need a number above 0"),
+        ("full = 5e-4", "full = 10.0", "finetune.learning_rate.full = 10.0: need a number below 10"),
+        ('name = "isic2018"', "name = 3", "study.name = 3: need a text in quotes"),
+        ('name = "isic2018"', 'name = ""', 'study.name = "": need at least one character'),
+        ('[data]\npath = "data/ISIC2018"', "", '"data" is missing'),
+        ('path = "data/ISIC2018"', "", '"data.path" is missing'),
+        ("epochs = 2", "epochs = 2\nwarmup_epochs = 2", "warmup_epochs = 2: need fewer than epochs = 2"),
+        ("seeds = 3", 'methods = ["full", "full"]', 'finetune.methods: "full" is named twice'),
+        ("[study]", "[study", "not a TOML file"),
+    ],
+)
+def test_a_wrong_setting_is_named_with_its_line_and_what_is_needed(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    assert old in TEXT
+    with pytest.raises(StudyError) as caught:
+        _load(tmp_path, TEXT.replace(old, new, 1))
+    assert message in str(caught.value)
+    assert "fix: " in str(caught.value)
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="no such study file"):
+        load_study(tmp_path / "none.toml")
+    with pytest.raises(StudyError, match="cannot be read"):
+        load_study(tmp_path)
+
+
+def test_runs_come_one_seed_of_everything_first_each_with_its_own_name(study: Study) -> None:
+    specs = run_specs(study)
+    assert len(specs) == 3 * 3 * 2
+    assert {spec.seed for spec in specs[:6]} == {0}
+    assert len({spec.run_id for spec in specs}) == len(specs)
+    assert specs[0].run_id.startswith("timm-vit-base-patch16-224-augreg-in21k_full_seed00_")
+
+
+def test_the_hash_of_a_run_follows_what_decides_its_result_and_nothing_else(study: Study) -> None:
+    spec = run_specs(study)[0]
+    assert spec.method == "full"
+
+    def same(changed: Study) -> bool:
+        return run_specs(changed)[0].spec_hash == spec.spec_hash
+
+    assert same(replace(study, finetune=replace(study.finetune, seeds=7)))
+    assert same(replace(study, study=replace(study.study, keep="none")))
+    assert same(replace(study, machine=replace(study.machine, workers=3)))
+    assert same(replace(study, finetune=replace(study.finetune, learning_rate={"full": 5e-4, "linear": 1e-2})))
+    assert not same(replace(study, finetune=replace(study.finetune, learning_rate={"full": 1e-4})))
+    assert not same(replace(study, finetune=replace(study.finetune, epochs=3)))
+    assert not same(replace(study, probe=replace(study.probe, n=100)))
+
+
+def test_a_study_may_grow_but_not_change(study: Study) -> None:
+    more = replace(study, finetune=replace(study.finetune, seeds=5, methods=("full",)), backbone=study.backbone[:1])
+    assert extended_study(study, more) == more
+    with pytest.raises(StudyError, match=r"finetune\.batch_size: is 8, but the study folder was started with 64"):
+        extended_study(study, replace(study, finetune=replace(study.finetune, batch_size=8)))
