@@ -1,0 +1,87 @@
+"""The one table of actions: key bindings, footer, help, command palette and the README's key table come from it.
+
+An action's name is the method that does it: `action_<name>` of the view's screen, or of the app after `app.`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RUNS, MAP, TRAJECTORIES, FORGETTING = "runs", "map", "trajectories", "forgetting"
+VIEWS = {RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Trajectories", FORGETTING: "Forgetting"}
+ALL = tuple(VIEWS)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing a user can do.
+
+    `shown` is how the keys are written for people; `footer` is the word in the footer, empty where it has no place
+    there. A view's footer lists its actions in the order of the table, as many as fit.
+    """
+
+    name: str
+    keys: tuple[str, ...]
+    shown: str
+    footer: str
+    says: str
+    views: tuple[str, ...] = ALL
+
+
+ACTIONS = (
+    Action("open_map", ("enter",), "enter", "map", "open the map of this run", (RUNS,)),
+    Action("open_trajectory", ("enter",), "enter", "trajectory", "open the trajectory of this layer", (MAP,)),
+    Action("move('up')", ("up", "k"), "↑ k", "", "up"),
+    Action("move('down')", ("down", "j"), "↓ j", "", "down"),
+    Action("move('left')", ("left", "h"), "← h", "", "left", (MAP,)),
+    Action("move('right')", ("right", "l"), "→ l", "", "right", (MAP,)),
+    Action("move('page_up')", ("pageup",), "page up", "", "a page up", (RUNS, FORGETTING)),
+    Action("move('page_down')", ("pagedown",), "page down", "", "a page down", (RUNS, FORGETTING)),
+    Action("move('first')", ("home", "g"), "home g", "", "to the first", (RUNS, FORGETTING)),
+    Action("move('last')", ("end", "G"), "end G", "", "to the last", (RUNS, FORGETTING)),
+    Action("step_epoch(-1)", ("left_square_bracket",), "[", "", "one epoch back", (MAP, TRAJECTORIES)),
+    Action("step_epoch(1)", ("right_square_bracket",), "]", "", "one epoch on", (MAP, TRAJECTORIES)),
+    Action("step_run(1)", ("n",), "n", "", "next run", (MAP,)),
+    Action("step_run(-1)", ("N",), "N", "", "previous run", (MAP,)),
+    Action("overlay", ("v",), "v", "overlay", "lay over each other: methods, backbones or all", (TRAJECTORIES,)),
+    Action("step_group(1)", ("n",), "n", "next", "next backbone (or method)", (TRAJECTORIES,)),
+    Action("step_group(-1)", ("N",), "N", "", "previous backbone (or method)", (TRAJECTORIES,)),
+    Action("pooling", ("p",), "p", "pooling", "pooling: CLS token or mean of the patches", (MAP, TRAJECTORIES)),
+    Action("measure", ("m",), "m", "measure", "similarity measure", (MAP, TRAJECTORIES)),
+    Action("app.export", ("e",), "e", "export", "write what is on the screen as CSV"),
+    *(
+        Action(f"app.view('{view}')", (str(i),), str(i), "", f"{title} view")
+        for i, (view, title) in enumerate(VIEWS.items(), start=1)
+    ),
+    Action("app.next_study", ("w",), "w", "", "turn to the next of the studies that were opened"),
+    Action("app.help", ("question_mark",), "?", "help", "keys, and what this view shows"),
+    Action("app.command_palette", ("ctrl+p",), "ctrl+p", "", "all actions by name"),
+    Action("app.quit", ("q",), "q", "quit", "leave"),
+)  # fmt: skip
+
+# Two keys that belong together are one entry in the footer.
+FOOTER_PAIRS = {
+    MAP: (("↑↓←→", "layers"), ("[ ]", "epoch"), ("n N", "run")),
+    TRAJECTORIES: (("↑↓", "layer"), ("[ ]", "epoch")),
+    RUNS: (),
+    FORGETTING: (),
+}
+
+
+def actions_of(view: str) -> tuple[Action, ...]:
+    """The actions of a view, in the order of the table."""
+    return tuple(action for action in ACTIONS if view in action.views)
+
+
+def footer_of(view: str) -> tuple[tuple[str, str], ...]:
+    """(keys, word) of each entry of a view's footer."""
+    return FOOTER_PAIRS[view] + tuple((action.shown, action.footer) for action in actions_of(view) if action.footer)
+
+
+def key_table_markdown() -> str:
+    """The table of keys for the README."""
+    rows = ["| key | what it does | where |", "|---|---|---|"]
+    for action in ACTIONS:
+        where = "everywhere" if action.views == ALL else ", ".join(VIEWS[view] for view in action.views)
+        rows.append(f"| `{action.shown}` | {action.says} | {where} |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,77 @@
+"""Owns colour: the scale of similarity, the colours of curves, and whether colour may be relied on at all.
+
+The scale is viridis: lightness rises evenly from 0 to 1, so that it reads in 256 colours, in grey and to colour-blind
+eyes. Curves take Okabe and Ito's colours in an order that keeps neighbours apart on a dark ground.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+_VIRIDIS = (
+    "440154", "482475", "414487", "355f8d", "2a788e", "21918c", "22a884", "44bf70", "7ad151", "bddf26", "fde725",
+)  # fmt: skip
+# Viridis in the 256 colours of a terminal: rounding each channel, as libraries do, gives bands that go dark again.
+_VIRIDIS_256 = (
+    "5f005f", "5f0087", "5f00af", "005f87", "005faf", "008787", "5f8787", "00af87",
+    "5faf87", "00d787", "5fd75f", "87d75f", "afd75f", "d7d700", "ffd700", "ffff5f",
+)  # fmt: skip
+CURVE_COLORS = ("#56b4e9", "#e69f00", "#2bbf91", "#d98cb8", "#f0e442", "#e8743b", "#8c9eff", "#b8b8b8", "#a6d854")
+UNDEFINED_COLOR = "#2b303b"
+_DARK_TEXT, _LIGHT_TEXT = "#10131a", "#f2f4f8"
+
+
+def scale_color(value: float, is_256: bool = False) -> str:
+    """The colour of a similarity: the scale runs from 0 to 1 and never adapts; what lies outside takes its end.
+
+    Args:
+        is_256: only take colours that a terminal of 256 colours has.
+    """
+    if math.isnan(value):
+        return UNDEFINED_COLOR
+    if is_256:
+        return f"#{_VIRIDIS_256[min(max(int(value * len(_VIRIDIS_256)), 0), len(_VIRIDIS_256) - 1)]}"
+    place = min(max(value, 0.0), 1.0) * (len(_VIRIDIS) - 1)
+    low = min(int(place), len(_VIRIDIS) - 2)
+    part = place - low
+    channels = (
+        round(int(_VIRIDIS[low][i : i + 2], 16) * (1 - part) + int(_VIRIDIS[low + 1][i : i + 2], 16) * part)
+        for i in (0, 2, 4)
+    )
+    return "#" + "".join(f"{channel:02x}" for channel in channels)
+
+
+def text_color(background: str) -> str:
+    """Dark or light, whichever is easier to read on the background (`#rrggbb`)."""
+    red, green, blue = (int(background[i : i + 2], 16) for i in (1, 3, 5))
+    return _DARK_TEXT if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else _LIGHT_TEXT
+
+
+def mixed(color: str, ground: str, share: float) -> str:
+    """`color` laid over `ground` at `share` of its strength."""
+    return "#" + "".join(
+        f"{round(int(color[i : i + 2], 16) * share + int(ground[i : i + 2], 16) * (1 - share)):02x}" for i in (1, 3, 5)
+    )
+
+
+def curve_color(index: int) -> str:
+    """The colour of the nth curve."""
+    return CURVE_COLORS[index % len(CURVE_COLORS)]
+
+
+def curve_letter(index: int) -> str:
+    """What marks the nth curve where colour says nothing."""
+    return "abcdefghijklmnopqrstuvwxyz"[index % 26]
+
+
+def digit(value: float) -> str:
+    """A similarity in one character: its tenths, `-` below zero, a dash where it is undefined."""
+    if math.isnan(value):
+        return "–"
+    return "-" if value < 0 else str(min(int(value * 10 + 1e-9), 9))
+
+
+def is_colorless(environ: Mapping[str, str]) -> bool:
+    """Whether the user or the terminal rules colour out, so that digits and letters must say everything."""
+    return bool(environ.get("NO_COLOR")) or environ.get("TERM") in ("dumb", "unknown", "vt100", "vt220")

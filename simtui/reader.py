@@ -1,0 +1,313 @@
+"""Owns the one thread that reads results; knows nothing of screens, and draws nothing.
+
+Screens say what they look at (`watch`); the thread answers at once, and again whenever the files behind the answer
+change. It looks at modification times about once a second, opens only what has changed, and keeps ready results in a
+small cache. Answers carry their question, so that a screen can drop one that it no longer asks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from engine.analysis.trajectory import MEAN_OF_LAYERS, Trajectory, trajectories
+from engine.errors import MachineError, SimtuiError
+from engine.jobs.progress import StudyProgress, study_progress
+from engine.runs.record import RUN_FILE, RunRecord, State
+from engine.runs.results import RESULTS_FILE, Results, SimilarityKey
+from engine.runs.study_folder import DamagedRun, StudyFolder
+
+POLL_S = 1.0
+CACHE_BYTES = 64 << 20
+_Stamp = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A study as it stood at one moment. `error` says why there is nothing to show."""
+
+    path: Path
+    name: str
+    records: tuple[RunRecord, ...] = ()
+    damaged: tuple[DamagedRun, ...] = ()
+    measures: tuple[str, ...] = ()
+    has_origin: bool = False
+    progress: StudyProgress | None = None
+    error: SimtuiError | None = None
+
+    def record(self, run_id: str | None) -> RunRecord | None:
+        """The record of a run, if it is there and readable."""
+        return next((record for record in self.records if record.run_id == run_id), None)
+
+
+@dataclass(frozen=True)
+class RunQuestion:
+    """All results of one run; answered with `Results`, or None while there are none."""
+
+    run_id: str
+
+
+@dataclass(frozen=True)
+class CurvesQuestion:
+    """The trajectories of all runs that have this similarity and this layer."""
+
+    key: SimilarityKey
+    layer: str = MEAN_OF_LAYERS
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The answer to a `CurvesQuestion`, with every similarity and layer that could be asked for instead."""
+
+    trajectories: tuple[Trajectory, ...]
+    keys: tuple[SimilarityKey, ...]
+    layers: tuple[str, ...]
+    unreadable: tuple[DamagedRun, ...] = ()
+
+
+Question = RunQuestion | CurvesQuestion
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What is on disk for a question, or the error that stands in its place."""
+
+    question: Question
+    value: Results | Curves | SimtuiError | None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """The thread met a defect of simtui and has ended."""
+
+    error: BaseException
+
+
+News = Snapshot | Answer | Broken
+
+
+class Reader:
+    """Reads one of several studies at a time and posts what it finds.
+
+    Args:
+        paths: the study folders; the first is read until `open` names another.
+        post: called on the thread with each piece of news; must only hand it over.
+    """
+
+    def __init__(self, paths: Sequence[Path], post: Callable[[News], object], poll_s: float = POLL_S) -> None:
+        self._paths, self._post, self._poll_s = tuple(paths), post, poll_s
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._is_stopping = False
+        self._watched: dict[str, Question] = {}
+        self._index = 0
+        self._thread = threading.Thread(target=self._run, name="simtui-reader", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread, waiting for what it reads now."""
+        self._is_stopping = True
+        self._wake.set()
+        self._thread.join(timeout=5)
+
+    def open(self, index: int) -> None:
+        """Turns to another of the studies."""
+        with self._lock:
+            self._index, self._watched = index, {}
+        self._wake.set()
+
+    def watch(self, slot: str, question: Question | None) -> None:
+        """Answers the question now and whenever its files change; one question a slot, None for no more answers."""
+        with self._lock:
+            if self._watched.get(slot) == question:
+                return
+            if question is None:
+                del self._watched[slot]
+            else:
+                self._watched[slot] = question
+        self._wake.set()
+
+    def _run(self) -> None:
+        try:
+            study, index, polled_s = None, -1, 0.0
+            while not self._is_stopping:
+                with self._lock:
+                    wanted, watched = self._index, tuple(self._watched.values())
+                if study is None or wanted != index:
+                    study, index, polled_s = _StudyReader(self._paths[wanted]), wanted, 0.0
+                if time.monotonic() - polled_s >= self._poll_s or polled_s == 0.0:
+                    polled_s = time.monotonic()
+                    if (snapshot := study.poll()) is not None:
+                        self._post(snapshot)
+                for answer in study.answers(watched):
+                    self._post(answer)
+                self._wake.wait(max(0.01, self._poll_s - (time.monotonic() - polled_s)))
+                self._wake.clear()
+        except BaseException as error:  # handed over: the screen must not wait for a thread that has died
+            self._post(Broken(error))
+
+
+class _StudyReader:
+    """What the thread knows of one study."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._folder: StudyFolder | None = None
+        self._entries: dict[str, tuple[_Stamp, RunRecord | DamagedRun]] = {}
+        self._last: Snapshot | None = None
+        self._progress: StudyProgress | None = None
+        self._answered: dict[Question, object] = {}
+        self._cache = _ResultsCache(CACHE_BYTES)
+
+    def poll(self) -> Snapshot | None:
+        """The study as it stands, or None where nothing has changed since the last call."""
+        try:
+            snapshot = self._snapshot()
+        except SimtuiError as error:
+            snapshot = Snapshot(self._path, self._path.name, error=error)
+        except OSError as error:
+            snapshot = Snapshot(self._path, self._path.name, error=_unreadable(error, self._path))
+        if snapshot == self._last or (self._last and snapshot.error and str(snapshot.error) == str(self._last.error)):
+            return None
+        self._last = snapshot
+        return snapshot
+
+    def answers(self, watched: Sequence[Question]) -> list[Answer]:
+        """Answers to the questions that are new or whose files have changed."""
+        self._answered = {question: stamp for question, stamp in self._answered.items() if question in watched}
+        found = []
+        for question in watched:
+            stamp = self._stamp_of(question)
+            if self._folder is not None and self._answered.get(question) != stamp:
+                self._answered[question] = stamp
+                found.append(Answer(question, self._value(self._folder, question)))
+        return found
+
+    def _snapshot(self) -> Snapshot:
+        if self._folder is None:
+            self._folder = StudyFolder(self._path)
+        folder, study = self._folder, self._folder.study
+        stamps = {path.parent.name: _stamp(path) for path in folder.runs_path.glob(f"*/{RUN_FILE}")}
+        entries: dict[str, tuple[_Stamp, RunRecord | DamagedRun]] = {}
+        for run_id in sorted(stamps):
+            stamp, known = stamps[run_id], self._entries.get(run_id)
+            # A running run is read again each time: its process may have died without changing any file.
+            is_same = known is not None and known[0] == stamp and not _is_running(known[1])
+            if known is not None and is_same:
+                entries[run_id] = known
+            elif stamp is not None:
+                entries[run_id] = (stamp, _record(folder, run_id))
+        is_running = folder.running_by() is not None
+        if is_running or entries != self._entries or self._progress is None or self._progress.is_running:
+            self._progress = study_progress(folder)
+        self._entries = entries
+        found = [entry for _, entry in entries.values()]
+        return Snapshot(
+            self._path,
+            study.study.name,
+            tuple(each for each in found if isinstance(each, RunRecord)),
+            tuple(each for each in found if isinstance(each, DamagedRun)),
+            study.measure.similarity,
+            study.origin is not None,
+            self._progress,
+        )
+
+    def _stamp_of(self, question: Question) -> object:
+        if self._folder is None:
+            return None
+        if isinstance(question, RunQuestion):
+            return _stamp(self._folder.run_path(question.run_id) / RESULTS_FILE), "asked"
+        return {run_id: _stamp(self._folder.run_path(run_id) / RESULTS_FILE) for run_id in self._entries}
+
+    def _value(self, folder: StudyFolder, question: Question) -> Results | Curves | SimtuiError | None:
+        if isinstance(question, CurvesQuestion):
+            return self._curves(folder, question)
+        try:
+            return self._cache.results(folder, question.run_id)
+        except SimtuiError as error:
+            return error
+
+    def _curves(self, folder: StudyFolder, question: CurvesQuestion) -> Curves:
+        records = [entry for _, entry in self._entries.values() if isinstance(entry, RunRecord)]
+        results: dict[str, Results] = {}
+        unreadable: list[DamagedRun] = []
+        for record in records:
+            try:
+                found = self._cache.results(folder, record.run_id)
+            except SimtuiError as error:
+                unreadable.append(DamagedRun(record.run_id, error))
+                continue
+            if found is not None:
+                results[record.run_id] = found
+        has_layer = {
+            run_id: each
+            for run_id, each in results.items()
+            if question.layer == MEAN_OF_LAYERS or question.layer in each.layers
+        }
+        return Curves(
+            trajectories(records, has_layer, question.key, question.layer),
+            tuple(dict.fromkeys(key for each in results.values() for key in each.similarity)),
+            tuple(dict.fromkeys(layer for each in results.values() for layer in each.layers)),
+            tuple(unreadable),
+        )
+
+
+class _ResultsCache:
+    """Ready results by run and by the stamp of their file; the longest unused go first."""
+
+    def __init__(self, n_bytes: int) -> None:
+        self._n_bytes = n_bytes
+        self._held: OrderedDict[str, tuple[_Stamp, Results]] = OrderedDict()
+
+    def results(self, folder: StudyFolder, run_id: str) -> Results | None:
+        """The results of a run as they are on disk now; None where there are none yet.
+
+        Raises:
+            DamagedError: they are damaged.
+        """
+        stamp = _stamp(folder.run_path(run_id) / RESULTS_FILE)
+        if stamp is None:
+            return None
+        held = self._held.get(run_id)
+        if held is None or held[0] != stamp:
+            self._held[run_id] = held = (stamp, folder.results(run_id))
+        self._held.move_to_end(run_id)
+        while len(self._held) > 1 and sum(_n_bytes(each) for _, each in self._held.values()) > self._n_bytes:
+            self._held.popitem(last=False)
+        return held[1]
+
+
+def _record(folder: StudyFolder, run_id: str) -> RunRecord | DamagedRun:
+    try:
+        return folder.record(run_id)
+    except SimtuiError as error:
+        return DamagedRun(run_id, error)
+    except OSError as error:
+        return DamagedRun(run_id, _unreadable(error, folder.run_path(run_id) / RUN_FILE))
+
+
+def _unreadable(error: OSError, path: Path) -> MachineError:
+    return MachineError(str(path), f"cannot be read ({error.strerror or error})", "check the path and its permissions")
+
+
+def _is_running(entry: RunRecord | DamagedRun) -> bool:
+    return isinstance(entry, RunRecord) and entry.state is State.RUNNING
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+def _n_bytes(results: Results) -> int:
+    return sum(values.nbytes for values in [*results.similarity.values(), *results.quality.values()])

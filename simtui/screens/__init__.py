@@ -1,0 +1,1 @@
+"""The screens: each fills the frame of a view with what its view model says."""

@@ -1,0 +1,107 @@
+"""The trajectories view: similarity and accuracy over the epochs, with the spread over the seeds."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+
+from engine.analysis.table import Table
+from engine.analysis.trajectory import MEAN_OF_LAYERS, trajectory_table
+from simtui.actions import TRAJECTORIES
+from simtui.screens.view import ViewScreen, bindings_of
+from simtui.selection import OVERLAYS, after
+from simtui.views import curves
+from simtui.views.curves import CurvesView
+from simtui.views.parts import WARN, Span, count
+from simtui.widgets.curve_plot import CurvePlot
+from simtui.widgets.lines import Lines
+
+
+class TrajectoriesScreen(ViewScreen):
+    """Curves with bands, and their figures at one epoch."""
+
+    VIEW = TRAJECTORIES
+    BINDINGS = bindings_of(TRAJECTORIES)
+
+    def compose_data(self) -> ComposeResult:
+        """What is shown, the two plots, and the legend with its figures."""
+        self._shown: CurvesView | None = None
+        yield Lines(id="control")
+        with Horizontal(id="plots"):
+            yield CurvePlot("similarity", self.simtui.is_colorless)
+            yield CurvePlot("accuracy", self.simtui.is_colorless)
+        yield Lines(id="warning")
+        yield Lines(id="legend")
+
+    def show_data(self) -> str | None:
+        """The curves that the selection asks for, or why there are none."""
+        found = self.simtui.curves
+        if found is None:
+            return None if self._shown else self.nothing("reading …")
+        self._shown = None
+        view = curves.curves_view(found, self.simtui.key, self.simtui.selection, self.simtui.is_colorless)
+        if view is None:
+            if found.unreadable:
+                return self.failed(found.unreadable[0].error)
+            return self.nothing("No trajectories yet.", "They appear after the first epoch of the first run.")
+        self._shown = view
+        self.lines("control").show([view.control])
+        self.query_one("#similarity", CurvePlot).show(view.similarity, view.epoch)
+        self.query_one("#accuracy", CurvePlot).show(view.accuracy, view.epoch)
+        legend = curves.legend(view, self.size.width, self.simtui.is_colorless)
+        self.lines("legend").styles.height = len(legend)
+        self.lines("legend").show(legend)
+        left_out = f" ! {count(len(found.unreadable), 'run')} with damaged results left out" if found.unreadable else ""
+        self.lines("warning").set_class(bool(left_out), "-shown")
+        self.lines("warning").show([(Span(left_out, WARN),)] if left_out else [])
+        return view.summary
+
+    def table(self) -> Table | None:
+        """The curves in sight, at every epoch."""
+        layer = self.simtui.selection.layer
+        return trajectory_table(self._shown.shown, self.simtui.key, layer) if self._shown else None
+
+    def export_name(self) -> str:
+        """The layer."""
+        return self.simtui.selection.layer
+
+    def action_move(self, where: str) -> None:
+        """The next or the previous layer; before the first one stands the mean of all."""
+        found = self.simtui.curves
+        if found and found.layers:
+            layers = [MEAN_OF_LAYERS, *found.layers]
+            self.simtui.select(layer=after(layers, self.simtui.selection.layer, 1 if where == "down" else -1))
+
+    def action_step_epoch(self, step: int) -> None:
+        """Moves the mark by one epoch."""
+        if self._shown:
+            last = self._shown.n_epochs - 1
+            epoch = min(max(self._shown.epoch + step, 0), last)
+            self.simtui.select(epoch=None if epoch == last else epoch)
+
+    def action_overlay(self) -> None:
+        """Methods of one backbone, backbones with one method, or all."""
+        selection = self.simtui.selection
+        self.simtui.select(overlay=after(OVERLAYS, selection.overlay))
+
+    def action_step_group(self, step: int) -> None:
+        """The next backbone whose methods are overlaid, or the next method."""
+        found, selection = self.simtui.curves, self.simtui.selection
+        known = curves.groups(found.trajectories, selection) if found else ()
+        if found and known:
+            field = "backbone" if selection.overlay == "methods" else "method"
+            self.simtui.select(**{field: after(known, curves.fixed_group(found.trajectories, selection), step)})
+
+    def action_pooling(self) -> None:
+        """The next pooling."""
+        self._step_key("pooling")
+
+    def action_measure(self) -> None:
+        """The next measure."""
+        self._step_key("measure")
+
+    def _step_key(self, field: str) -> None:
+        found = self.simtui.curves
+        if found and found.keys:
+            known = list(dict.fromkeys(str(getattr(key, field)) for key in found.keys))
+            self.simtui.select(**{field: after(known, str(getattr(self.simtui.key, field)))})

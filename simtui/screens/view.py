@@ -1,0 +1,182 @@
+"""What all views share: tabs, the summary in words, the progress of a running study, the footer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from rich.cells import cell_len
+from textual import events
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widget import Widget
+
+from engine.analysis.table import Table
+from engine.errors import SimtuiError
+from simtui.actions import VIEWS, actions_of, footer_of
+from simtui.safe_text import fitted, safe
+from simtui.views.parts import ACCENT, DIM, ERROR, KEY, STRONG, Line, Span, line, line_width, wrapped
+from simtui.views.progress import progress_line
+from simtui.widgets.lines import Lines
+
+if TYPE_CHECKING:
+    from simtui.app import SimtuiApp
+
+MIN_WIDTH, MIN_HEIGHT = 60, 20
+
+
+def bindings_of(view: str) -> list[BindingType]:
+    """The key bindings of a view, from the table of actions."""
+    return [
+        Binding(",".join(action.keys), action.name, action.says, show=False, priority=action.name == "app.quit")
+        for action in actions_of(view)
+        if action.name != "app.command_palette"  # Textual binds that one itself
+    ]
+
+
+class ViewScreen(Screen[None]):
+    """One view. A subclass says what stands in the middle (`compose_data`) and fills it (`show`)."""
+
+    VIEW: ClassVar[str]
+
+    @property
+    def simtui(self) -> SimtuiApp:
+        """The app, which holds what all views share."""
+        return cast("SimtuiApp", self.app)
+
+    def compose(self) -> ComposeResult:
+        """The frame around the data."""
+        yield Lines(id="tabs")
+        yield Lines(id="summary")
+        with Vertical(id="body"):
+            yield Lines(id="nothing")
+            with Vertical(id="data"):
+                yield from self.compose_data()
+        yield Lines(id="progress")
+        yield Lines(id="footer")
+        yield Lines(id="small")
+
+    def compose_data(self) -> ComposeResult:
+        """The widgets between the summary and the footer."""
+        raise NotImplementedError
+
+    def show_data(self) -> str | None:
+        """Fills the widgets from what the app holds, or says with `nothing` or `failed` why it cannot.
+
+        Returns:
+            The summary in words; None to leave everything as it is while an answer is on its way.
+        """
+        raise NotImplementedError
+
+    def table(self) -> Table | None:
+        """What is on the screen, as it is exported; None where there is nothing."""
+        raise NotImplementedError
+
+    def export_name(self) -> str:
+        """What tells the exported file from others of the same table."""
+        return ""
+
+    def show(self) -> None:
+        """Brings everything in sight up to date; what has not changed is not drawn again."""
+        if not self.is_mounted or self.size.width == 0:
+            return
+        width, height = self.size
+        is_small = width < MIN_WIDTH or height < MIN_HEIGHT
+        self.set_class(is_small, "-small")
+        if is_small:
+            text = f"needs {MIN_WIDTH} × {MIN_HEIGHT}; this terminal is {width} × {height}"
+            self.lines("small").show(wrapped(text, max(width, 1), max(height, 1), ACCENT))
+            return
+        self.lines("tabs").show([self._tabs(width)])
+        self.lines("footer").show([self._footer(width)])
+        self._show_progress(width)
+        snapshot = self.simtui.snapshot
+        summary: str | None
+        if snapshot is None:
+            summary = self.nothing("reading …")
+        elif snapshot.error is not None:
+            summary = self.failed(snapshot.error)
+        else:
+            summary = self.show_data()
+        if summary is None:
+            return
+        self.set_class(not summary, "-empty")
+        self.lines("summary").show([(Span(" "), *each) for each in wrapped(summary, width - 2, 2)])
+
+    def nothing(self, what: str, why: str = "") -> str:
+        """Says that there is nothing to show yet, and why; returns the summary for that, an empty one."""
+        width = max(self.size.width - 6, 10)
+        self.lines("nothing").show((*wrapped(what, width, 3, STRONG), *(wrapped(why, width, 4, DIM) if why else ())))
+        return ""
+
+    def failed(self, error: SimtuiError) -> str:
+        """Shows an expected failure in the place of the data: where, what is wrong, one action that mends it."""
+        width = max(self.size.width - 6, 10)
+        self.lines("nothing").show(
+            (
+                *wrapped(safe(error.where), width, 3, STRONG),
+                *wrapped(safe(error.problem), width, 4, ERROR),
+                (),
+                *wrapped(f"fix: {safe(error.fix)}", width, 4),
+            )
+        )
+        return ""
+
+    def lines(self, name: str) -> Lines:
+        """One of the text areas of this view."""
+        return self.query_one(f"#{name}", Lines)
+
+    def on_mount(self) -> None:
+        """Shows what there is."""
+        self.call_after_refresh(self.show)
+
+    def on_screen_resume(self) -> None:
+        """What changed while another view was in front."""
+        self.call_after_refresh(self.show)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Words are wrapped for a width."""
+        self.call_after_refresh(self.show)
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on a tab opens its view."""
+        if isinstance(event.widget, Widget) and event.widget.id == "tabs":
+            for view, (start, end) in self._tab_places().items():
+                if start <= event.x < end:
+                    self.simtui.action_view(view)
+
+    def _tab_places(self) -> dict[str, tuple[int, int]]:
+        places, x = {}, 9
+        for view, title in VIEWS.items():
+            places[view] = (x, x + len(title) + 4)
+            x += len(title) + 4
+        return places
+
+    def _tabs(self, width: int) -> Line:
+        spans = [Span(" simtui  ", STRONG)]
+        for i, (view, title) in enumerate(VIEWS.items(), start=1):
+            is_here = view == self.VIEW
+            spans.append(Span(f" {i} {title} ", KEY if is_here else DIM))
+        room = width - line_width(spans) - 2
+        name = self.simtui.study_title
+        if room >= 8:
+            shown = name if cell_len(name) <= room else fitted(name, room)
+            spans.append(Span(fitted(shown, room + 1, "right"), DIM))
+        return tuple(spans)
+
+    def _footer(self, width: int) -> Line:
+        """As many entries as fit; help and quit always do."""
+        entries = list(footer_of(self.VIEW))
+        while len(entries) > 2 and sum(cell_len(f"{keys} {word}") + 3 for keys, word in entries) > width:
+            entries.pop(-3)
+        spans: list[Span] = []
+        for keys, word in entries:
+            spans += [Span(f" {keys}", ACCENT), Span(f" {word} ", DIM)]
+        return tuple(spans)
+
+    def _show_progress(self, width: int) -> None:
+        snapshot = self.simtui.snapshot
+        spans = progress_line(snapshot.progress if snapshot else None, width)
+        self.lines("progress").set_class(bool(spans), "-shown")
+        self.lines("progress").show([line(*spans)] if spans else [])

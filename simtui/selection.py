@@ -1,0 +1,55 @@
+"""Owns what the user looks at: run, epoch, cell, layer, similarity; shared by all views and kept while data change."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from engine.analysis.trajectory import MEAN_OF_LAYERS
+from engine.runs.results import SimilarityKey
+
+Overlay = Literal["methods", "backbones", "all"]
+OVERLAYS: tuple[Overlay, ...] = ("methods", "backbones", "all")
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Names, not positions, wherever a refresh may move what they name.
+
+    `epoch` is None for the last one there is, so that a running study is followed; `row` and `column` are the cell of
+    the map (layer of the pre-trained model, layer of the run's model).
+    """
+
+    run_id: str | None = None
+    epoch: int | None = None
+    probe: str = ""
+    pooling: str = "cls"
+    measure: str = "linear_cka"
+    row: int = 0
+    column: int = 0
+    layer: str = MEAN_OF_LAYERS
+    overlay: Overlay = "methods"
+    backbone: str = ""
+    method: str = ""
+
+    def key_among(self, keys: Sequence[SimilarityKey]) -> SimilarityKey:
+        """The similarity that is there and nearest to the one chosen: same pooling and measure before same probe."""
+        wanted = (self.pooling, self.measure, self.probe)
+        return max(
+            keys or [SimilarityKey(self.probe or "target", self.pooling, self.measure)],
+            key=lambda key: sum(
+                weight * (a == b)
+                for weight, a, b in zip((4, 2, 1), wanted, (key.pooling, key.measure, key.probe), strict=True)
+            ),
+        )
+
+    def epoch_among(self, n_epochs: int) -> int:
+        """The epoch to show where there are `n_epochs`."""
+        last = max(n_epochs - 1, 0)
+        return last if self.epoch is None else min(max(self.epoch, 0), last)
+
+
+def after(values: Sequence[str], current: str, step: int = 1) -> str:
+    """The value `step` places on, around the end; the first where `current` is not among them."""
+    return values[(values.index(current) + step) % len(values)] if current in values else values[0]

@@ -1,0 +1,199 @@
+"""What the trajectories view says: similarity and accuracy over the epochs, mean ± sd over the seeds, in words too."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.analysis.table import Spread
+from engine.analysis.trajectory import MEAN_OF_LAYERS, Curve, Trajectory
+from engine.runs.results import SimilarityKey
+from simtui.palette import curve_color, curve_letter
+from simtui.plotting import Frame, Series
+from simtui.reader import Curves
+from simtui.safe_text import fitted, safe, short_names
+from simtui.selection import Selection
+from simtui.views.layer_map import POOLINGS, measure_name
+from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count, line, spread
+
+EXPLANATION = (
+    "Similarity of a block to the same block of the pre-trained model (left) and test accuracy (right) at every "
+    "epoch. The line is the mean over the seeds, the band one standard deviation to each side; n says how many seeds. "
+    "Epoch 0 is the model before training, with an untrained head."
+)
+_NO_SPREAD = Spread(None, None, 0)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One plot: what it shows, its curves and its axes."""
+
+    title: str
+    series: tuple[Series, ...]
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class CurvesView:
+    """Two panels, the readout at one epoch, and the words."""
+
+    similarity: Panel
+    accuracy: Panel
+    shown: tuple[Trajectory, ...]
+    names: tuple[str, ...]
+    epoch: int
+    n_epochs: int
+    control: Line
+    summary: str
+
+
+def overlaid(found: Sequence[Trajectory], selection: Selection) -> tuple[Trajectory, ...]:
+    """The trajectories that the overlay lays over each other."""
+    if selection.overlay == "all" or not found:
+        return tuple(found)
+    field = "backbone" if selection.overlay == "methods" else "method"
+    wanted = fixed_group(found, selection)
+    return tuple(each for each in found if getattr(each, field) == wanted)
+
+
+def groups(found: Sequence[Trajectory], selection: Selection) -> tuple[str, ...]:
+    """What `n` steps through: backbones where methods are overlaid, methods where backbones are."""
+    field = "backbone" if selection.overlay == "methods" else "method"
+    return () if selection.overlay == "all" else tuple(dict.fromkeys(getattr(each, field) for each in found))
+
+
+def fixed_group(found: Sequence[Trajectory], selection: Selection) -> str:
+    """The one backbone (or method) whose methods (or backbones) are overlaid."""
+    known = groups(found, selection)
+    wanted = selection.backbone if selection.overlay == "methods" else selection.method
+    return wanted if wanted in known or not known else known[0]
+
+
+def curves_view(
+    curves: Curves, key: SimilarityKey, selection: Selection, is_colorless: bool = False
+) -> CurvesView | None:
+    """The view of what the reader found; None where no run has this similarity."""
+    shown = overlaid(curves.trajectories, selection)
+    if not shown:
+        return None
+    n_epochs = max(len(curve.epochs) for each in shown for curve in (each.similarity, each.accuracy))
+    epoch = selection.epoch_among(n_epochs)
+    names = _names(shown, curves.trajectories, selection)
+    panels = [
+        _panel(title, [getattr(each, field) for each in shown], n_epochs, is_colorless)
+        for title, field in ((f"similarity ({measure_name(key)})", "similarity"), ("test accuracy", "accuracy"))
+    ]
+    return CurvesView(
+        panels[0],
+        panels[1],
+        shown,
+        names,
+        epoch,
+        n_epochs,
+        _control(curves, selection, epoch, n_epochs),
+        _summary(shown, names, key, selection.layer, epoch),
+    )
+
+
+def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Line, ...]:
+    """One line a curve: its mark, its name, and its figures at the epoch under the cursor."""
+    name_width = min(max(len(name) for name in view.names), max(width - 52, 12))
+    head = line(
+        Span(f"    {fitted(f'at epoch {view.epoch}', name_width)}  {'similarity':<15}  {'accuracy':<15}  seeds", DIM)
+    )
+    lines = [head]
+    for i, (each, name) in enumerate(zip(view.shown, view.names, strict=True)):
+        similarity, accuracy = (at_epoch(curve, view.epoch) for curve in (each.similarity, each.accuracy))
+        mark = f" {curve_letter(i)} " if is_colorless else " ━━"
+        lines.append(
+            line(
+                Span(mark, color="" if is_colorless else curve_color(i)),
+                f" {fitted(name, name_width)}  ",
+                Span(f"{spread(similarity):<15}", STRONG),
+                f"  {spread(accuracy):<15}  ",
+                Span(f"n = {max(similarity.n, accuracy.n)}", DIM),
+            )
+        )
+    return tuple(lines)
+
+
+def at_epoch(curve: Curve, epoch: int) -> Spread:
+    """The spread at one epoch; of nothing where no run has reached it."""
+    return curve.spreads[curve.epochs.index(epoch)] if epoch in curve.epochs else _NO_SPREAD
+
+
+def _names(shown: Sequence[Trajectory], found: Sequence[Trajectory], selection: Selection) -> tuple[str, ...]:
+    short = short_names([each.backbone for each in found])
+    if selection.overlay == "methods":
+        return tuple(each.method for each in shown)
+    if selection.overlay == "backbones":
+        return tuple(safe(short[each.backbone]) for each in shown)
+    return tuple(f"{safe(short[each.backbone])}, {each.method}" for each in shown)
+
+
+def _panel(title: str, curves: Sequence[Curve], n_epochs: int, is_colorless: bool) -> Panel:
+    series = tuple(_series(curve, curve_letter(i) if is_colorless else "braille") for i, curve in enumerate(curves))
+    values = [value for each in series for value in (*each.low, *each.high)] or [0.0, 1.0]
+    # A step of 0.1 keeps the axis still while a running study adds epochs; it never leaves a curve outside.
+    low, high = math.floor(min(values) * 10 + 1e-9) / 10, math.ceil(max(values) * 10 - 1e-9) / 10
+    if high - low < 0.2:
+        low, high = (low - 0.1, high) if high >= 1.0 else (low, low + 0.2)
+    n_steps = round((high - low) * 10)
+    stride = 1 if n_steps <= 5 else 2
+    y_ticks = tuple(round(high - i * 0.1, 1) for i in range(0, n_steps + 1, stride))
+    last = max(n_epochs - 1, 1)
+    x_step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if last / step <= 6)
+    x_ticks = tuple(float(tick) for tick in range(0, last + 1, x_step))
+    return Panel(title, series, Frame((0.0, float(last)), (low, high), x_ticks, y_ticks))
+
+
+def _series(curve: Curve, marker: str) -> Series:
+    """The epochs that have a mean; an epoch of one seed has no band."""
+    points = [
+        (float(epoch), each.mean, each.sd or 0.0)
+        for epoch, each in zip(curve.epochs, curve.spreads, strict=True)
+        if each.mean is not None
+    ]
+    return Series(
+        tuple(x for x, _, _ in points),
+        tuple(mean for _, mean, _ in points),
+        tuple(mean - sd for _, mean, sd in points),
+        tuple(mean + sd for _, mean, sd in points),
+        marker,
+    )
+
+
+def _control(curves: Curves, selection: Selection, epoch: int, n_epochs: int) -> Line:
+    layers = curves.layers
+    place = f" ({layers.index(selection.layer) + 1} of {len(layers)})" if selection.layer in layers else ""
+    fixed = fixed_group(curves.trajectories, selection)
+    over = {"methods": "methods of ", "backbones": "backbones, ", "all": "all backbones and methods"}[selection.overlay]
+    return (
+        Span(" layer ", DIM), Span(safe(selection.layer) + place, ACCENT),
+        Span("   epoch ", DIM), Span(f"{epoch} of {n_epochs - 1}", ACCENT),
+        Span("   overlay ", DIM), Span(over + (safe(fixed) if selection.overlay != "all" else ""), ACCENT),
+    )  # fmt: skip
+
+
+def _summary(shown: Sequence[Trajectory], names: Sequence[str], key: SimilarityKey, layer: str, epoch: int) -> str:
+    """What is most alike and least alike at this epoch, and what that bought."""
+    where = "averaged over the blocks" if layer == MEAN_OF_LAYERS else f"of {safe(layer)}"
+    what = f"{safe(POOLINGS.get(key.pooling, key.pooling))} similarity {where} at epoch {epoch}"
+    found = [
+        (spread_.mean, name, spread_, at_epoch(each.accuracy, epoch))
+        for each, name in zip(shown, names, strict=True)
+        if (spread_ := at_epoch(each.similarity, epoch)).mean is not None
+    ]
+    if not found:
+        return f"{what}: not measured for any of these runs."
+    found.sort(key=lambda each: -(each[0] or 0.0))
+    phrases = [
+        f"{name} {spread(similarity)} with accuracy {spread(accuracy) if accuracy.mean is not None else NO_VALUE}"
+        for _, name, similarity, accuracy in (found if len(found) <= 2 else (found[0], found[-1]))
+    ]
+    n_seeds = sorted({similarity.n for _, _, similarity, _ in found})
+    over = count(n_seeds[0], "seed") if len(n_seeds) == 1 else f"{n_seeds[0]}–{n_seeds[-1]} seeds"
+    if len(phrases) == 1:
+        return f"{what}, over {over}: {phrases[0]}."
+    return f"{what}, over {over}: highest for {phrases[0]}; lowest for {phrases[1]}."

@@ -1,0 +1,119 @@
+"""What the forgetting view says: how much of the origin domain each backbone and method loses, over the seeds."""
+
+from __future__ import annotations
+
+from engine.analysis.forgetting import forgetting_table
+from engine.analysis.table import Cell, Table
+from simtui.reader import Snapshot
+from simtui.safe_text import safe, short_names
+from simtui.views.parts import DIM, NO_VALUE, STRONG, WARN, Column, Line, Row, Sheet, Span, figure, line, wrapped
+
+COLUMNS = (
+    Column("backbone", shrinks_to=12),
+    Column("paradigm", rank=5),
+    Column("method"),
+    Column("n", "right"),
+    Column("k-NN before", "right"),
+    Column("k-NN after", "right"),
+    Column("drop", "right"),
+    Column("drop in %", "right", rank=2),
+    Column("accuracy", "right", rank=3),
+    Column("CKA", "right", rank=4),
+)
+EXPLANATION = (
+    "k-NN accuracy on the origin domain, which the backbone was pre-trained on, before and after fine-tuning: mean ± "
+    "sd over the n seeds of each backbone and method. A drop above 0 is forgetting. A dash in place of the sd: one seed."
+)
+
+
+def table(snapshot: Snapshot) -> Table:
+    """The engine's table, as it is exported."""
+    return forgetting_table(snapshot.records)
+
+
+def sheet(found: Table) -> Sheet:
+    """One row a backbone and method."""
+    short = short_names([str(name) for name in found.column("backbone")])
+    return Sheet(COLUMNS, tuple(_row(dict(zip(found.columns, row, strict=True)), short) for row in found.rows))
+
+
+def summary(found: Table, snapshot: Snapshot) -> str:
+    """Where most and least is forgotten, among what was fine-tuned from pre-trained weights."""
+    if not found.rows:
+        return "No run is done yet; forgetting is measured when a run ends."
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    measured = [row for row in rows if row["drop_mean"] is not None and row["method"] != "scratch"]
+    if not measured:
+        return "Origin k-NN has not been measured." if snapshot.has_origin else "This study has no origin set."
+    measured.sort(key=lambda row: float(row["drop_mean"] or 0.0))
+    most, least = measured[-1], measured[0]
+    if most is least:
+        return f"Origin k-NN of {_phrase(most)}."
+    return f"Origin k-NN drops most for {_phrase(most)}; least for {_phrase(least)}."
+
+
+def notes(found: Table, width: int) -> tuple[Line, ...]:
+    """What must be known so that no figure misleads."""
+    role = WARN if found.rows and all(cell is None for cell in found.column("drop_mean")) else DIM
+    return tuple(each for note in found.notes for each in wrapped(safe(note), width, 2, role))
+
+
+def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
+    """All figures of one row, whatever the table had to leave out."""
+    row = next((dict(zip(found.columns, row, strict=True)) for row in found.rows if _key(row) == key), None)
+    if row is None:
+        return ()
+    accuracy, cka = (_pair(row, name) for name in ("test_accuracy", "linear_cka_cls"))
+    percent = _percent(row)
+    return (
+        line(
+            Span(safe(row["backbone"]), STRONG),
+            f" ({safe(row['paradigm'])}) · {row['method']} · n = {row['n_seeds']}",
+        ),
+        line(
+            Span("drop ", DIM), f"{_pair(row, 'drop')} ({percent} %)",
+            Span(" · test accuracy ", DIM), accuracy, Span(" · CKA CLS ", DIM), cka,
+        ),
+    )  # fmt: skip
+
+
+def _row(row: dict[str, Cell], short: dict[str, str]) -> Row:
+    drop = row["drop_mean"]
+    is_forgetting = isinstance(drop, float) and drop > 0.005 and row["method"] != "scratch"
+    return Row(
+        _key((row["backbone"], row["paradigm"], row["method"])),
+        (
+            Span(safe(short[str(row["backbone"])])),
+            Span(safe(row["paradigm"]), DIM),
+            Span(safe(row["method"])),
+            Span(str(row["n_seeds"]), DIM),
+            Span(_pair(row, "origin_knn_before"), DIM),
+            Span(_pair(row, "origin_knn_after")),
+            Span(_pair(row, "drop"), WARN if is_forgetting else STRONG),
+            Span(_percent(row)),
+            Span(_pair(row, "test_accuracy")),
+            Span(_pair(row, "linear_cka_cls")),
+        ),
+    )
+
+
+def _key(row: tuple[Cell, ...]) -> str:
+    return "\n".join(str(cell) for cell in row[:3])
+
+
+def _pair(row: dict[str, Cell], name: str) -> str:
+    mean = row[f"{name}_mean"]
+    return NO_VALUE if mean is None else f"{figure(mean)} ± {figure(row[f'{name}_sd'])}"
+
+
+def _percent(row: dict[str, Cell]) -> str:
+    mean, sd = row["drop_relative_mean"], row["drop_relative_sd"]
+    if not isinstance(mean, int | float):
+        return NO_VALUE
+    return f"{100 * mean:.1f} ± " + (f"{100 * sd:.1f}" if isinstance(sd, int | float) else NO_VALUE)
+
+
+def _phrase(row: dict[str, Cell]) -> str:
+    before, after = figure(row["origin_knn_before_mean"]), figure(row["origin_knn_after_mean"])
+    who = f"{row['method']}, {safe(row['backbone'])}"
+    return f"{who} ({before} → {after}, drop {_pair(row, 'drop')}, n = {row['n_seeds']})"

@@ -1,0 +1,177 @@
+"""What the map view says: the layer × layer similarity of one run at one epoch, in numbers and in words."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.runs.record import RunRecord
+from engine.runs.results import Results, SimilarityKey
+from simtui.palette import scale_color
+from simtui.safe_text import fitted, safe
+from simtui.selection import Selection
+from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, WARN, Line, Span, figure, line
+
+MEASURES = {"linear_cka": "linear CKA", "debiased_cka": "debiased CKA"}
+POOLINGS = {"cls": "CLS", "feat": "Feat"}
+MODELS = {
+    "full": "fully fine-tuned model",
+    "linear": "linear-probe model (its blocks are frozen)",
+    "scratch": "model trained from scratch",
+}
+METHODS = {"full": "full fine-tuning of", "linear": "linear probe on", "scratch": "training from scratch of"}
+EXPLANATION = (
+    "Similarity of every block of the pre-trained model (rows) to every block of the run's model (columns), on the "
+    "probe images, at one epoch; epoch 0 is the model before training. The colours run from 0 to 1 and never adapt. "
+    "CLS compares the class tokens, Feat the means of the patch tokens."
+)
+
+
+@dataclass(frozen=True)
+class LayerMap:
+    """One matrix and all the words around it."""
+
+    matrix: np.ndarray
+    layers: tuple[str, ...]
+    row: int
+    column: int
+    key: SimilarityKey
+    epoch: int
+    n_epochs: int
+    summary: str
+    warning: str
+    model: str
+
+    @property
+    def value(self) -> float:
+        """The similarity under the cursor."""
+        return float(self.matrix[self.row, self.column])
+
+
+def layer_map(record: RunRecord, results: Results, selection: Selection) -> LayerMap | None:
+    """The map that the selection asks for, or the nearest that there is; None where there is no similarity at all."""
+    if not results.similarity or not results.layers or not results.n_epochs:
+        return None
+    key = selection.key_among(tuple(results.similarity))
+    matrices = results.similarity[key]
+    epoch = selection.epoch_among(len(matrices))
+    last = len(results.layers) - 1
+    matrix = np.asarray(matrices[epoch], np.float64)
+    return LayerMap(
+        matrix,
+        tuple(safe(layer) for layer in results.layers),
+        min(selection.row, last),
+        min(selection.column, last),
+        key,
+        epoch,
+        len(matrices),
+        _summary(record, results, matrix, key, epoch),
+        inflation_warning(record, key, tuple(results.similarity)),
+        MODELS.get(record.spec.method, f"{record.spec.method} model"),
+    )
+
+
+def measure_name(key: SimilarityKey) -> str:
+    """`linear CKA, CLS`."""
+    return f"{safe(MEASURES.get(key.measure, key.measure))}, {safe(POOLINGS.get(key.pooling, key.pooling))}"
+
+
+def readout(shown: LayerMap) -> Line:
+    """The value under the cursor, between which layers, by which measure."""
+    value, undefined = shown.value, math.isnan(shown.value)
+    text = "undefined: one of the two blocks is constant over the probe images" if undefined else ""
+    return line(
+        Span(f" {NO_VALUE if undefined else figure(value)} ", STRONG),
+        Span("██", color=scale_color(value)),
+        Span("  pre-trained ", DIM), Span(shown.layers[shown.row], ACCENT),
+        Span(" × this run ", DIM), Span(shown.layers[shown.column], ACCENT),
+        Span(f"   {text or measure_name(shown.key)}", WARN if undefined else DIM),
+    )  # fmt: skip
+
+
+def epoch_line(shown: LayerMap) -> Line:
+    """Where on the way through training this is."""
+    last = shown.n_epochs - 1
+    if last <= 24:
+        dots = [Span("●" if i == shown.epoch else "∙", ACCENT if i == shown.epoch else DIM) for i in range(last + 1)]
+    else:
+        place = round(shown.epoch / last * 24)
+        dots = [Span("●" if i == place else "∙", ACCENT if i == place else DIM) for i in range(25)]
+    return (
+        Span(" epoch ", DIM), Span(str(shown.epoch), STRONG), Span(f" of {last}  ", DIM), *dots,
+        Span("  before training" if shown.epoch == 0 else "", DIM),
+    )  # fmt: skip
+
+
+def side_panel(shown: LayerMap, record: RunRecord, results: Results, width: int, height: int) -> tuple[Line, ...]:
+    """Each block against itself as bars, and the quality of the model at this epoch."""
+    facts = _quality(results, shown.epoch)
+    labels = shown.layers
+    label_width = min(max(len(label) for label in labels), 10)
+    room = max(height - len(facts) - 4, 1)
+    bar_width = max(width - label_width - 8, 4)
+    lines: list[Line] = [line(Span("each block against itself", DIM))]
+    for i, label in enumerate(labels[:room]):
+        value = float(shown.matrix[i, i])
+        lines.append(
+            (
+                Span(fitted(label, label_width) + " ", DIM),
+                *_bar(value, bar_width),
+                Span(f" {figure(None if math.isnan(value) else value)}"),
+            )
+        )
+    if len(labels) > room:
+        lines[-1] = line(Span(f"… {len(labels) - room + 1} more", DIM))
+    return (*lines, (), line(Span(f"at epoch {shown.epoch}", DIM)), *facts)
+
+
+def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[SimilarityKey, ...]) -> str:
+    """Why biased CKA says too much here, and what to do; empty where it does not."""
+    n, d = record.provenance.n_probe, record.provenance.n_features
+    if key.measure != "linear_cka" or not n or not d or n >= 10 * d:
+        return ""
+    has_debiased = any(each.measure == "debiased_cka" and each.pooling == key.pooling for each in keys)
+    hint = "press m for debiased CKA" if has_debiased else "measure debiased_cka too, or use more probe images"
+    return f"linear CKA is inflated: n = {n} images are not ≫ d = {d} features; {hint}"
+
+
+def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: SimilarityKey, epoch: int) -> str:
+    doing = METHODS.get(record.spec.method, f"{record.spec.method} of")
+    head = f"{doing} {safe(record.spec.backbone.name)}, seed {record.spec.seed}, epoch {epoch}: "
+    head = head[0].upper() + head[1:]
+    same = np.diagonal(matrix)
+    known = np.flatnonzero(~np.isnan(same))
+    what = f"{safe(POOLINGS.get(key.pooling, key.pooling))} similarity to the pre-trained model"
+    if known.size == 0:
+        return f"{head}{what} is undefined for every block."
+    low, high = known[np.argmin(same[known])], known[np.argmax(same[known])]
+    if same[high] - same[low] < 0.005:
+        return f"{head}{what} is {same[high]:.2f} in every block."
+    first, last = (low, high) if low < high else (high, low)
+    verb = "falls" if same[first] > same[last] else "rises"
+    start, end = (f"{same[i]:.2f} ({safe(results.layers[i])})" for i in (first, last))
+    return f"{head}{what} {verb} from {start} to {end}."
+
+
+def _quality(results: Results, epoch: int) -> tuple[Line, ...]:
+    names = (
+        ("test_accuracy", "accuracy"), ("test_balanced_accuracy", "balanced acc."), ("test_auroc", "AUROC"),
+        ("test_ece", "ECE"), ("origin_knn", "origin k-NN"),
+    )  # fmt: skip
+    return tuple(
+        line(Span(f"{title:<15}", DIM), Span(figure(float(values[epoch])), STRONG))
+        for name, title in names
+        if (values := results.quality.get(name)) is not None and epoch < len(values)
+    )
+
+
+def _bar(value: float, width: int) -> tuple[Span, ...]:
+    """A bar of eighths on a track of dots: 0 is empty, 1 is full."""
+    if math.isnan(value):
+        return (Span("·" * width, DIM),)
+    eighths = round(min(max(value, 0.0), 1.0) * width * 8)
+    full, rest = divmod(eighths, 8)
+    bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
+    return Span(bar, color=scale_color(value)), Span("·" * (width - len(bar)), DIM)

@@ -1,0 +1,173 @@
+"""What the runs view says: one row a run, a summary in words, and all there is to know of the run under the cursor."""
+
+from __future__ import annotations
+
+from rich.cells import cell_len
+
+from engine.analysis.runs import runs_table
+from engine.analysis.table import Table
+from engine.runs.record import RunRecord, State
+from engine.runs.study_folder import DamagedRun
+from simtui.reader import Snapshot
+from simtui.safe_text import fitted, safe, short_names
+from simtui.views.parts import (
+    ACCENT,
+    DIM,
+    ERROR,
+    GOOD,
+    NO_VALUE,
+    NORMAL,
+    STRONG,
+    WARN,
+    Column,
+    Line,
+    Row,
+    Sheet,
+    Span,
+    count,
+    figure,
+    line,
+    wrapped,
+)  # fmt: skip
+
+COLUMNS = (
+    Column("backbone", shrinks_to=14),
+    Column("paradigm", rank=6),
+    Column("dataset", rank=7, shrinks_to=17),
+    Column("method"),
+    Column("seed", "right"),
+    Column("epochs", "right", rank=2),
+    Column("accuracy", "right"),
+    Column("CKA", "right"),
+    Column("ECE", "right", rank=3),
+    Column("origin k-NN", "right", rank=1),
+    Column("state"),
+)
+STATES = {
+    State.DONE: ("✓", DIM),
+    State.RUNNING: ("▶", ACCENT),
+    State.QUEUED: ("·", DIM),
+    State.STOPPED: ("■", WARN),
+    State.INTERRUPTED: ("!", WARN),
+    State.FAILED: ("✗", ERROR),
+}
+EXPLANATION = (
+    "One row a run. accuracy and ECE: on the test images after the last finished epoch. CKA: linear, CLS token, mean "
+    "over the blocks of the similarity of each block to the same block of the pre-trained model. origin k-NN: accuracy "
+    "on the origin domain before → after fine-tuning."
+)
+
+
+def table(snapshot: Snapshot) -> Table:
+    """The engine's table, as it is exported."""
+    return runs_table(snapshot.records)
+
+
+def dataset_name(record: RunRecord) -> str:
+    """The dataset, marked where its images are generated."""
+    return safe(record.spec.dataset) + (" (synthetic)" if record.is_synthetic else "")
+
+
+def sheet(snapshot: Snapshot) -> Sheet:
+    """One row a run, the damaged ones last."""
+    short = short_names([record.spec.backbone.name for record in snapshot.records])
+    rows = [_row(record, short[record.spec.backbone.name]) for record in snapshot.records]
+    return Sheet(COLUMNS, (*rows, *(_damaged_row(each) for each in snapshot.damaged)))
+
+
+def summary(snapshot: Snapshot) -> str:
+    """How many runs there are of what, how they stand, and which is best."""
+    records = snapshot.records
+    if not records:
+        return "No runs yet."
+    sizes = [
+        count(len({key(record) for record in records}), noun)
+        for noun, key in (
+            ("backbone", lambda record: record.spec.backbone.name),
+            ("method", lambda record: record.spec.method),
+            ("seed", lambda record: record.spec.seed),
+        )
+    ]
+    states = [record.state for record in records]
+    stand = [f"{states.count(state)} {state}" for state in STATES if state in states]
+    if snapshot.damaged:
+        stand.append(f"{len(snapshot.damaged)} damaged")
+    text = f"{count(len(records), 'run')} ({' × '.join(sizes)}) on {dataset_name(records[0])}: {', '.join(stand)}."
+    scored = [(accuracy, record) for record in records if (accuracy := record.last.get("test_accuracy")) is not None]
+    if scored:
+        accuracy, best = max(scored, key=lambda pair: pair[0])
+        backbone = safe(best.spec.backbone.name)
+        text += f" Best test accuracy {figure(accuracy)}: {best.spec.method}, {backbone}, seed {best.spec.seed}."
+    return text
+
+
+def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
+    """Everything about one run in three lines, whatever the table had to leave out."""
+    record = snapshot.record(key)
+    if record is None:
+        broken = next((each for each in snapshot.damaged if each.run_id == key), None)
+        return error_lines(broken, width) if broken else ()
+    last, first = record.last, record.first
+    facts = (
+        ("accuracy", last.get("test_accuracy")), ("balanced", last.get("test_balanced_accuracy")),
+        ("AUROC", last.get("test_auroc")), ("ECE", last.get("test_ece")),
+    )  # fmt: skip
+    ends = (
+        ("CKA CLS", last.get("linear_cka_cls")), ("CKA Feat", last.get("linear_cka_feat")),
+        ("origin k-NN before", first.get("origin_knn")), ("after", last.get("origin_knn")),
+    )  # fmt: skip
+    head = line(
+        Span(safe(record.spec.backbone.name), STRONG),
+        f" ({safe(record.provenance.paradigm)}) · {record.spec.method} · seed {record.spec.seed}",
+        Span(f" · {dataset_name(record)}", DIM),
+    )
+    if record.reason:
+        role = ERROR if record.state is State.FAILED else WARN
+        return (head, *wrapped(f"{record.state}: {safe(record.reason)}", width, 2, role))
+    return head, _facts(facts), _facts(ends)
+
+
+def error_lines(broken: DamagedRun, width: int) -> tuple[Line, ...]:
+    """A run that cannot be read: where, what is wrong, and what mends it."""
+    error = broken.error
+    return (
+        *wrapped(f"{safe(error.where)}: {safe(error.problem)}", width, 2, ERROR),
+        *wrapped(f"fix: {safe(error.fix)}", width, 1),
+    )
+
+
+def _facts(pairs: tuple[tuple[str, float | None], ...]) -> Line:
+    spans: list[Span] = []
+    for i, (name, value) in enumerate(pairs):
+        spans += [Span(f"{' · ' if i else ''}{name} ", DIM), Span(figure(value))]
+    return tuple(spans)
+
+
+def _row(record: RunRecord, backbone: str) -> Row:
+    last, first = record.last, record.first
+    mark, role = STATES[record.state]
+    before, after = figure(first.get("origin_knn")), figure(last.get("origin_knn"))
+    is_bare = record.epochs_done < 0
+    figures = DIM if is_bare else NORMAL
+    return Row(
+        record.run_id,
+        (
+            Span(safe(backbone)),
+            Span(safe(record.provenance.paradigm), DIM),
+            Span(dataset_name(record), DIM),
+            Span(record.spec.method),
+            Span(str(record.spec.seed)),
+            Span(f"{max(record.epochs_done, 0)}/{record.spec.epochs}", DIM),
+            Span(figure(last.get("test_accuracy")), DIM if is_bare else STRONG),
+            Span(figure(last.get("linear_cka_cls")), figures),
+            Span(figure(last.get("test_ece")), figures),
+            Span(NO_VALUE if before == after == NO_VALUE else f"{before}→{after}", figures),
+            Span(f"{mark} {record.state}", GOOD if record.state is State.DONE else role),
+        ),
+    )
+
+
+def _damaged_row(broken: DamagedRun) -> Row:
+    name = safe(broken.run_id)
+    shown = name if cell_len(name) <= 28 else fitted(name, 28)
+    return Row(broken.run_id, (Span(shown, ERROR), *(Span("") for _ in COLUMNS[2:]), Span("✗ damaged", ERROR)))

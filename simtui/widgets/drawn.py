@@ -1,0 +1,42 @@
+"""The ground of every widget here: styled spans become strips, one line at a time; nothing parses markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.strip import Strip
+from textual.widget import Widget
+
+from simtui.views.parts import ROLES, Span
+
+
+class Drawn(Widget):
+    """Draws lines of spans; what a role looks like is said in app.tcss, under `.role--<role>`."""
+
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"role--{role}" for role in ROLES}
+    ALLOW_SELECT = False
+
+    def __init__(self, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
+        self._looks: dict[tuple[str, str, str], Style] = {}
+
+    def notify_style_update(self) -> None:
+        """A new theme: what was drawn in the old one is forgotten."""
+        self._looks.clear()
+        super().notify_style_update()
+
+    def look(self, role: str, color: str = "", ground: str = "") -> Style:
+        """The style of a role, with its own colour or ground (`#rrggbb`) where one is given."""
+        key = (role, color, ground)
+        if key not in self._looks:
+            style = self.get_component_rich_style(f"role--{role}")
+            self._looks[key] = style + Style(color=color or None, bgcolor=ground or None)
+        return self._looks[key]
+
+    def strip_of(self, spans: Iterable[Span], width: int) -> Strip:
+        """A line of spans, cut or filled to `width`."""
+        segments = [Segment(span.text, self.look(span.role, span.color)) for span in spans]
+        return Strip(segments).adjust_cell_length(width, self.rich_style)
