@@ -29,8 +29,8 @@ class Action:
 
 
 ACTIONS = (
-    Action("open_map", ("enter",), "enter", "map", "open the map of this run", (RUNS,)),
-    Action("open_trajectory", ("enter",), "enter", "trajectory", "open the trajectory of this layer", (MAP,)),
+    Action("open_map", ("enter",), "enter", "map", "map of this run", (RUNS,)),
+    Action("open_trajectory", ("enter",), "enter", "curves", "trajectory of this layer", (MAP,)),
     Action("move('up')", ("up", "k"), "↑ k", "", "up"),
     Action("move('down')", ("down", "j"), "↓ j", "", "down"),
     Action("move('left')", ("left", "h"), "← h", "", "left", (MAP,)),
@@ -41,30 +41,30 @@ ACTIONS = (
     Action("move('last')", ("end", "G"), "end G", "", "to the last", (RUNS, FORGETTING)),
     Action("step_epoch(-1)", ("left_square_bracket",), "[", "", "one epoch back", (MAP, TRAJECTORIES)),
     Action("step_epoch(1)", ("right_square_bracket",), "]", "", "one epoch on", (MAP, TRAJECTORIES)),
-    Action("step_run(1)", ("n",), "n", "", "next run", (MAP,)),
-    Action("step_run(-1)", ("N",), "N", "", "previous run", (MAP,)),
-    Action("overlay", ("v",), "v", "overlay", "lay over each other: methods, backbones or all", (TRAJECTORIES,)),
+    Action("overlay", ("v",), "v", "group", "overlay methods, backbones or all", (TRAJECTORIES,)),
     Action("step_group(1)", ("n",), "n", "next", "next backbone (or method)", (TRAJECTORIES,)),
     Action("step_group(-1)", ("N",), "N", "", "previous backbone (or method)", (TRAJECTORIES,)),
-    Action("pooling", ("p",), "p", "pooling", "pooling: CLS token or mean of the patches", (MAP, TRAJECTORIES)),
+    Action("pooling", ("p",), "p", "pool", "pooling: CLS or Feat", (MAP, TRAJECTORIES)),
     Action("measure", ("m",), "m", "measure", "similarity measure", (MAP, TRAJECTORIES)),
-    Action("app.export", ("e",), "e", "export", "write what is on the screen as CSV"),
+    Action("app.export", ("e",), "e", "csv", "export the view as CSV"),
+    Action("step_run(1)", ("n",), "n", "next run", "next run", (MAP,)),
+    Action("step_run(-1)", ("N",), "N", "", "previous run", (MAP,)),
     *(
         Action(f"app.view('{view}')", (str(i),), str(i), "", f"{title} view")
         for i, (view, title) in enumerate(VIEWS.items(), start=1)
     ),
-    Action("app.next_study", ("w",), "w", "", "turn to the next of the studies that were opened"),
-    Action("app.help", ("question_mark",), "?", "help", "keys, and what this view shows"),
+    Action("app.next_study", ("w",), "w", "", "next of several studies"),
+    Action("app.help", ("question_mark",), "?", "help", "this help"),
     Action("app.command_palette", ("ctrl+p",), "ctrl+p", "", "all actions by name"),
     Action("app.quit", ("q",), "q", "quit", "leave"),
 )  # fmt: skip
 
-# Two keys that belong together are one entry in the footer.
-FOOTER_PAIRS = {
-    MAP: (("↑↓←→", "layers"), ("[ ]", "epoch"), ("n N", "run")),
+# Keys that belong together are one entry at the start of the footer.
+FOOTER_GROUPS = {
+    RUNS: (("↑↓", "run"), ("1-4", "views")),
+    MAP: (("↑↓←→", "layer"), ("[ ]", "epoch")),
     TRAJECTORIES: (("↑↓", "layer"), ("[ ]", "epoch")),
-    RUNS: (),
-    FORGETTING: (),
+    FORGETTING: (("↑↓", "row"), ("1-4", "views")),
 }
 
 
@@ -75,7 +75,7 @@ def actions_of(view: str) -> tuple[Action, ...]:
 
 def footer_of(view: str) -> tuple[tuple[str, str], ...]:
     """(keys, word) of each entry of a view's footer."""
-    return FOOTER_PAIRS[view] + tuple((action.shown, action.footer) for action in actions_of(view) if action.footer)
+    return FOOTER_GROUPS[view] + tuple((action.shown, action.footer) for action in actions_of(view) if action.footer)
 
 
 def key_table_markdown() -> str:

@@ -94,7 +94,10 @@ class SimtuiApp(App[None]):
         """The study in sight, and which of several it is."""
         path = self._studies[self._study_index]
         name = safe(self.snapshot.name if self.snapshot else path.name)
-        return f"{name} ({self._study_index + 1}/{len(self._studies)})" if len(self._studies) > 1 else name
+        if len(self._studies) > 1:
+            name += f" ({self._study_index + 1}/{len(self._studies)})"
+        is_synthetic = self.snapshot is not None and any(each.is_synthetic for each in self.snapshot.records)
+        return f"{name} · synthetic" if is_synthetic else name
 
     def on_mount(self) -> None:
         """Opens the first view; what it shows comes from the reader."""

@@ -14,8 +14,8 @@ _VIRIDIS = (
 )  # fmt: skip
 # Viridis in the 256 colours of a terminal: rounding each channel, as libraries do, gives bands that go dark again.
 _VIRIDIS_256 = (
-    "5f005f", "5f0087", "5f00af", "005f87", "005faf", "008787", "5f8787", "00af87",
-    "5faf87", "00d787", "5fd75f", "87d75f", "afd75f", "d7d700", "ffd700", "ffff5f",
+    "5f005f", "5f0087", "5f00af", "005f87", "005faf", "0087af", "00af87",
+    "00d787", "5fd75f", "87d75f", "afd75f", "d7d700", "ffd700", "ffff5f",
 )  # fmt: skip
 CURVE_COLORS = ("#56b4e9", "#e69f00", "#2bbf91", "#d98cb8", "#f0e442", "#e8743b", "#8c9eff", "#b8b8b8", "#a6d854")
 UNDEFINED_COLOR = "#2b303b"

@@ -80,12 +80,15 @@ def _built(series: Sequence[Series], frame: Frame, width: int, height: int, of_b
     figure.axes(False, axis=1, side=1)
     figure.ruler("x", "lower").lim(*frame.x_limits).ticks(list(frame.x_ticks), [f"{tick:g}" for tick in frame.x_ticks])
     figure.ruler("y", "left").lim(*frame.y_limits).ticks(list(frame.y_ticks), [f"{tick:.2f}" for tick in frame.y_ticks])
+    dot = (frame.y_limits[1] - frame.y_limits[0]) / (4 * max(height - 2, 1))
     for i, each in enumerate(series):
         marker = plotext.marker(_BAND_MARKER if of_bands else each.marker, plotext.pixel((1, 0, i)))
         if of_bands:
             _draw_band(figure, each, marker)
         else:
-            figure.draw(figure.signal(list(each.x), list(each.mean), marker=marker).lines())
+            # Twice, a dot apart: one row of braille dots is too faint to follow across a band.
+            for y in (each.mean, tuple(mean + dot for mean in each.mean)):
+                figure.draw(figure.signal(list(each.x), list(y), marker=marker).lines())
     return str(figure.build().string())
 
 

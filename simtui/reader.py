@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from engine.analysis.trajectory import MEAN_OF_LAYERS, Trajectory, trajectories
 from engine.errors import MachineError, SimtuiError
@@ -20,6 +21,7 @@ from engine.jobs.progress import StudyProgress, study_progress
 from engine.runs.record import RUN_FILE, RunRecord, State
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey
 from engine.runs.study_folder import DamagedRun, StudyFolder
+from engine.study import Method
 
 POLL_S = 1.0
 CACHE_BYTES = 64 << 20
@@ -161,6 +163,7 @@ class _StudyReader:
         self._path = path
         self._folder: StudyFolder | None = None
         self._entries: dict[str, tuple[_Stamp, RunRecord | DamagedRun]] = {}
+        self._records: list[RunRecord] = []
         self._last: Snapshot | None = None
         self._progress: StudyProgress | None = None
         self._answered: dict[Question, object] = {}
@@ -209,10 +212,15 @@ class _StudyReader:
             self._progress = study_progress(folder)
         self._entries = entries
         found = [entry for _, entry in entries.values()]
+        backbones = [each.name for each in study.backbone]
+        # In the order of the study file, which is the order in which people think of what they compare.
+        self._records = sorted(
+            (each for each in found if isinstance(each, RunRecord)), key=lambda each: _place(each, backbones)
+        )
         return Snapshot(
             self._path,
             study.study.name,
-            tuple(each for each in found if isinstance(each, RunRecord)),
+            tuple(self._records),
             tuple(each for each in found if isinstance(each, DamagedRun)),
             study.measure.similarity,
             study.origin is not None,
@@ -235,10 +243,9 @@ class _StudyReader:
             return error
 
     def _curves(self, folder: StudyFolder, question: CurvesQuestion) -> Curves:
-        records = [entry for _, entry in self._entries.values() if isinstance(entry, RunRecord)]
         results: dict[str, Results] = {}
         unreadable: list[DamagedRun] = []
-        for record in records:
+        for record in self._records:
             try:
                 found = self._cache.results(folder, record.run_id)
             except SimtuiError as error:
@@ -252,7 +259,7 @@ class _StudyReader:
             if question.layer == MEAN_OF_LAYERS or question.layer in each.layers
         }
         return Curves(
-            trajectories(records, has_layer, question.key, question.layer),
+            trajectories(self._records, has_layer, question.key, question.layer),
             tuple(dict.fromkeys(key for each in results.values() for key in each.similarity)),
             tuple(dict.fromkeys(layer for each in results.values() for layer in each.layers)),
             tuple(unreadable),
@@ -282,6 +289,12 @@ class _ResultsCache:
         while len(self._held) > 1 and sum(_n_bytes(each) for _, each in self._held.values()) > self._n_bytes:
             self._held.popitem(last=False)
         return held[1]
+
+
+def _place(record: RunRecord, backbones: Sequence[str]) -> tuple[int, int, int, str]:
+    name, methods = record.spec.backbone.name, get_args(Method)
+    backbone = backbones.index(name) if name in backbones else len(backbones)
+    return backbone, methods.index(record.spec.method), record.spec.seed, record.run_id
 
 
 def _record(folder: StudyFolder, run_id: str) -> RunRecord | DamagedRun:

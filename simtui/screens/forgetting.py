@@ -36,10 +36,12 @@ class ForgettingScreen(ViewScreen):
             return self.nothing("No run is done yet.", "Forgetting is measured when a run has ended.")
         grid = self.query_one(Grid)
         grid.show(forgetting.sheet(found), self._key)
-        notes = forgetting.notes(found, self.size.width - 2)
-        self.lines("notes").styles.height = len(notes)
+        notes = forgetting.notes(found, snapshot, self.size.width - 2)
+        detail = forgetting.detail(found, grid.key, self.size.width - 2)
+        self.lines("detail").styles.height = len(detail)
+        grid.styles.height = min(len(found.rows) + 2, self.size.height - len(notes) - len(detail) - 5)
         self.lines("notes").show(notes)
-        self.lines("detail").show(forgetting.detail(found, grid.key, self.size.width - 2))
+        self.lines("detail").show(detail)
         return forgetting.summary(found, snapshot)
 
     def table(self) -> Table | None:

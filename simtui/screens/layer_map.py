@@ -65,7 +65,7 @@ class MapScreen(ViewScreen):
             self._shown = layer_map.layer_map(record, answer.value, self.simtui.selection)
         if self._shown is None or self._results is None:
             return self._no_map(record)
-        self._show_map(self._shown, record, self._results)
+        self._show_map(self._shown, self._results)
         return self._shown.summary
 
     def table(self) -> Table | None:
@@ -131,9 +131,9 @@ class MapScreen(ViewScreen):
             current = str(getattr(self._shown.key, field))
             self.simtui.select(**{field: after(known, current)})
 
-    def _show_map(self, shown: LayerMap, record: RunRecord, results: Results) -> None:
+    def _show_map(self, shown: LayerMap, results: Results) -> None:
         width, n = self.size.width, len(shown.layers)
-        label_width = min(max(map(len, shown.layers)), MAX_LABEL_WIDTH) + 2
+        label_width = min(max(map(len, shown.layers)), MAX_LABEL_WIDTH) + 3
         # The side panel takes what the map does not need to write numbers into its cells.
         has_side = (width >= 120 and n <= 24) or width - _SIDE_WIDTH >= label_width + 5 * n
         self.lines("side").set_class(has_side, "-shown")
@@ -144,10 +144,10 @@ class MapScreen(ViewScreen):
         self.lines("legend").show([self._legend(shown)])
         self.lines("warning").set_class(bool(shown.warning), "-shown")
         self.lines("warning").show([(Span(f" ! {shown.warning}", WARN),)] if shown.warning else [])
-        self.lines("readout").show([layer_map.readout(shown)])
+        self.lines("readout").show([layer_map.readout(shown, self.simtui.is_256)])
         if has_side:
             height = self.size.height - 9
-            self.lines("side").show(layer_map.side_panel(shown, record, results, _SIDE_WIDTH - 4, height))
+            self.lines("side").show(layer_map.side_panel(shown, results, _SIDE_WIDTH - 4, height, self.simtui.is_256))
 
     def _legend(self, shown: LayerMap) -> Line:
         name = Span(f"  {layer_map.measure_name(shown.key)}", ACCENT)

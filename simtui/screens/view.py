@@ -102,7 +102,9 @@ class ViewScreen(Screen[None]):
         if summary is None:
             return
         self.set_class(not summary, "-empty")
-        self.lines("summary").show([(Span(" "), *each) for each in wrapped(summary, width - 2, 2)])
+        sentence = [(Span(" "), *each) for each in wrapped(summary, width - 2, 3)]
+        self.lines("summary").styles.height = max(len(sentence), 2)
+        self.lines("summary").show(sentence)
 
     def nothing(self, what: str, why: str = "") -> str:
         """Says that there is nothing to show yet, and why; returns the summary for that, an empty one."""
@@ -168,7 +170,7 @@ class ViewScreen(Screen[None]):
     def _footer(self, width: int) -> Line:
         """As many entries as fit; help and quit always do."""
         entries = list(footer_of(self.VIEW))
-        while len(entries) > 2 and sum(cell_len(f"{keys} {word}") + 3 for keys, word in entries) > width:
+        while len(entries) > 2 and sum(cell_len(f"{keys} {word}") + 2 for keys, word in entries) > width:
             entries.pop(-3)
         spans: list[Span] = []
         for keys, word in entries:

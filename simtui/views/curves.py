@@ -82,7 +82,7 @@ def curves_view(
     names = _names(shown, curves.trajectories, selection)
     panels = [
         _panel(title, [getattr(each, field) for each in shown], n_epochs, is_colorless)
-        for title, field in ((f"similarity ({measure_name(key)})", "similarity"), ("test accuracy", "accuracy"))
+        for title, field in ((f"similarity, {measure_name(key)}", "similarity"), ("test accuracy", "accuracy"))
     ]
     return CurvesView(
         panels[0],
@@ -98,10 +98,9 @@ def curves_view(
 
 def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Line, ...]:
     """One line a curve: its mark, its name, and its figures at the epoch under the cursor."""
-    name_width = min(max(len(name) for name in view.names), max(width - 52, 12))
-    head = line(
-        Span(f"    {fitted(f'at epoch {view.epoch}', name_width)}  {'similarity':<15}  {'accuracy':<15}  seeds", DIM)
-    )
+    title = f"at epoch {view.epoch}"
+    name_width = min(max(len(name) for name in (title, *view.names)), max(width - 52, len(title)))
+    head = line(Span(f"    {fitted(title, name_width)}  {'similarity ± sd':<15}  {'accuracy ± sd':<15}  seeds", DIM))
     lines = [head]
     for i, (each, name) in enumerate(zip(view.shown, view.names, strict=True)):
         similarity, accuracy = (at_epoch(curve, view.epoch) for curve in (each.similarity, each.accuracy))
@@ -139,9 +138,8 @@ def _panel(title: str, curves: Sequence[Curve], n_epochs: int, is_colorless: boo
     low, high = math.floor(min(values) * 10 + 1e-9) / 10, math.ceil(max(values) * 10 - 1e-9) / 10
     if high - low < 0.2:
         low, high = (low - 0.1, high) if high >= 1.0 else (low, low + 0.2)
-    n_steps = round((high - low) * 10)
-    stride = 1 if n_steps <= 5 else 2
-    y_ticks = tuple(round(high - i * 0.1, 1) for i in range(0, n_steps + 1, stride))
+    tenths = range(round(low * 10), round(high * 10) + 1)
+    y_ticks = tuple(tenth / 10 for tenth in tenths if len(tenths) <= 6 or tenth % 2 == 0)
     last = max(n_epochs - 1, 1)
     x_step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if last / step <= 6)
     x_ticks = tuple(float(tick) for tick in range(0, last + 1, x_step))
@@ -168,6 +166,7 @@ def _control(curves: Curves, selection: Selection, epoch: int, n_epochs: int) ->
     layers = curves.layers
     place = f" ({layers.index(selection.layer) + 1} of {len(layers)})" if selection.layer in layers else ""
     fixed = fixed_group(curves.trajectories, selection)
+    fixed = short_names([each.backbone for each in curves.trajectories]).get(fixed, fixed)
     over = {"methods": "methods of ", "backbones": "backbones, ", "all": "all backbones and methods"}[selection.overlay]
     return (
         Span(" layer ", DIM), Span(safe(selection.layer) + place, ACCENT),

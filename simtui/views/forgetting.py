@@ -10,19 +10,19 @@ from simtui.views.parts import DIM, NO_VALUE, STRONG, WARN, Column, Line, Row, S
 
 COLUMNS = (
     Column("backbone", shrinks_to=12),
-    Column("paradigm", rank=5),
+    Column("paradigm", rank=2),
     Column("method"),
     Column("n", "right"),
     Column("k-NN before", "right"),
     Column("k-NN after", "right"),
     Column("drop", "right"),
-    Column("drop in %", "right", rank=2),
+    Column("drop in %", "right", rank=5),
     Column("accuracy", "right", rank=3),
     Column("CKA", "right", rank=4),
 )
 EXPLANATION = (
     "k-NN accuracy on the origin domain, which the backbone was pre-trained on, before and after fine-tuning: mean ± "
-    "sd over the n seeds of each backbone and method. A drop above 0 is forgetting. A dash in place of the sd: one seed."
+    "sd over the n seeds of each backbone and method. A drop above 0 is forgetting. A dash as sd: one seed only."
 )
 
 
@@ -52,10 +52,13 @@ def summary(found: Table, snapshot: Snapshot) -> str:
     return f"Origin k-NN drops most for {_phrase(most)}; least for {_phrase(least)}."
 
 
-def notes(found: Table, width: int) -> tuple[Line, ...]:
+def notes(found: Table, snapshot: Snapshot, width: int) -> tuple[Line, ...]:
     """What must be known so that no figure misleads."""
+    said = found.notes
+    if any(record.provenance.origin_is_synthetic for record in snapshot.records):
+        said += ("the images of the origin domain are synthetic",)
     role = WARN if found.rows and all(cell is None for cell in found.column("drop_mean")) else DIM
-    return tuple(each for note in found.notes for each in wrapped(safe(note), width, 2, role))
+    return tuple(each for note in said for each in wrapped(safe(note), width, 2, role))
 
 
 def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:

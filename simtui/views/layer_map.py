@@ -17,9 +17,9 @@ from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, WARN, Line, Span, 
 MEASURES = {"linear_cka": "linear CKA", "debiased_cka": "debiased CKA"}
 POOLINGS = {"cls": "CLS", "feat": "Feat"}
 MODELS = {
-    "full": "fully fine-tuned model",
-    "linear": "linear-probe model (its blocks are frozen)",
-    "scratch": "model trained from scratch",
+    "full": "fully fine-tuned",
+    "linear": "linear probe, blocks frozen",
+    "scratch": "trained from scratch",
 }
 METHODS = {"full": "full fine-tuning of", "linear": "linear probe on", "scratch": "training from scratch of"}
 EXPLANATION = (
@@ -69,7 +69,7 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
         len(matrices),
         _summary(record, results, matrix, key, epoch),
         inflation_warning(record, key, tuple(results.similarity)),
-        MODELS.get(record.spec.method, f"{record.spec.method} model"),
+        MODELS.get(record.spec.method, str(record.spec.method)),
     )
 
 
@@ -78,13 +78,13 @@ def measure_name(key: SimilarityKey) -> str:
     return f"{safe(MEASURES.get(key.measure, key.measure))}, {safe(POOLINGS.get(key.pooling, key.pooling))}"
 
 
-def readout(shown: LayerMap) -> Line:
+def readout(shown: LayerMap, is_256: bool = False) -> Line:
     """The value under the cursor, between which layers, by which measure."""
     value, undefined = shown.value, math.isnan(shown.value)
     text = "undefined: one of the two blocks is constant over the probe images" if undefined else ""
     return line(
         Span(f" {NO_VALUE if undefined else figure(value)} ", STRONG),
-        Span("██", color=scale_color(value)),
+        Span("██", color=scale_color(value, is_256)),
         Span("  pre-trained ", DIM), Span(shown.layers[shown.row], ACCENT),
         Span(" × this run ", DIM), Span(shown.layers[shown.column], ACCENT),
         Span(f"   {text or measure_name(shown.key)}", WARN if undefined else DIM),
@@ -105,7 +105,7 @@ def epoch_line(shown: LayerMap) -> Line:
     )  # fmt: skip
 
 
-def side_panel(shown: LayerMap, record: RunRecord, results: Results, width: int, height: int) -> tuple[Line, ...]:
+def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_256: bool = False) -> tuple[Line, ...]:
     """Each block against itself as bars, and the quality of the model at this epoch."""
     facts = _quality(results, shown.epoch)
     labels = shown.layers
@@ -118,7 +118,7 @@ def side_panel(shown: LayerMap, record: RunRecord, results: Results, width: int,
         lines.append(
             (
                 Span(fitted(label, label_width) + " ", DIM),
-                *_bar(value, bar_width),
+                *_bar(value, bar_width, is_256),
                 Span(f" {figure(None if math.isnan(value) else value)}"),
             )
         )
@@ -133,8 +133,8 @@ def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[Similar
     if key.measure != "linear_cka" or not n or not d or n >= 10 * d:
         return ""
     has_debiased = any(each.measure == "debiased_cka" and each.pooling == key.pooling for each in keys)
-    hint = "press m for debiased CKA" if has_debiased else "measure debiased_cka too, or use more probe images"
-    return f"linear CKA is inflated: n = {n} images are not ≫ d = {d} features; {hint}"
+    hint = "m: debiased CKA" if has_debiased else "add debiased_cka to the study"
+    return f"linear CKA is inflated: n = {n} is not ≫ d = {d}; {hint}"
 
 
 def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: SimilarityKey, epoch: int) -> str:
@@ -167,11 +167,11 @@ def _quality(results: Results, epoch: int) -> tuple[Line, ...]:
     )
 
 
-def _bar(value: float, width: int) -> tuple[Span, ...]:
+def _bar(value: float, width: int, is_256: bool) -> tuple[Span, ...]:
     """A bar of eighths on a track of dots: 0 is empty, 1 is full."""
     if math.isnan(value):
         return (Span("·" * width, DIM),)
     eighths = round(min(max(value, 0.0), 1.0) * width * 8)
     full, rest = divmod(eighths, 8)
     bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
-    return Span(bar, color=scale_color(value)), Span("·" * (width - len(bar)), DIM)
+    return Span(bar, color=scale_color(value, is_256)), Span("·" * (width - len(bar)), DIM)

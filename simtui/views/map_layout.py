@@ -27,6 +27,16 @@ class MapLayout:
     n_rows: int
     first_column: int
     n_columns: int
+    n_layers: int
+
+    @property
+    def window(self) -> str:
+        """What is in sight of a map that does not fit; empty where all of it is."""
+        if self.n_rows == self.n_layers == self.n_columns:
+            return ""
+        rows = f"{self.first_row + 1}–{self.first_row + self.n_rows}"
+        columns = f"{self.first_column + 1}–{self.first_column + self.n_columns}"
+        return f"rows {rows}, columns {columns} of {self.n_layers}"
 
     def lines_of(self, row: int) -> range:
         """The terminal lines of a row of the matrix."""
@@ -63,7 +73,7 @@ def lay_out(
     Seeing the whole map goes before reading numbers in it: the value under the cursor is always written out.
     """
     n = max(len(labels), 1)
-    label_width = min(max((cell_len(label) for label in labels), default=1), MAX_LABEL_WIDTH) + 1
+    label_width = min(max((cell_len(label) for label in labels), default=1), MAX_LABEL_WIDTH) + 2
     room_x, room_y = max(width - label_width - 1, 1), max(height - HEADER_LINES, 1)
     cell_width, cell_height, digits = _cell_size(room_x // n, room_y // n, is_colorless)
     n_columns = min(n, max(room_x // cell_width, 1))
@@ -71,7 +81,7 @@ def lay_out(
     return MapLayout(
         label_width, cell_width, cell_height, digits,
         _window(cursor[0], n_rows, n, old.first_row if old else 0), n_rows,
-        _window(cursor[1], n_columns, n, old.first_column if old else 0), n_columns,
+        _window(cursor[1], n_columns, n, old.first_column if old else 0), n_columns, n,
     )  # fmt: skip
 
 

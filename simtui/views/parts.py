@@ -118,21 +118,20 @@ def fit_columns(sheet: Sheet, width: int) -> tuple[int, tuple[tuple[int, int], .
     """Which columns fit into `width`, and how wide each is.
 
     Returns:
-        The gap between columns (2 where all fit so, else 1), and (index, width) of every column that stays.
+        The gap between columns (2 where there is room, else 1), and (index, width) of every column that stays.
     """
     widths = [
         max([cell_len(column.title), *(cell_len(row.cells[i].text) for row in sheet.rows)])
         for i, column in enumerate(sheet.columns)
     ]
     kept = list(range(len(widths)))
-    if (gap := 2) and sum(widths) + gap * (len(kept) - 1) <= width:
-        return gap, tuple((i, widths[i]) for i in kept)
-    gap = 1
     while _needed(sheet.columns, widths, kept) > width:
         last = max(kept, key=lambda i: (sheet.columns[i].rank, i))
         if sheet.columns[last].rank == 0:
             break
         kept.remove(last)
+    if sum(widths[i] for i in kept) + 2 * (len(kept) - 1) <= width:
+        return 2, tuple((i, widths[i]) for i in kept)
     spare = width - _needed(sheet.columns, widths, kept)
     fitted: list[tuple[int, int]] = []
     for i in kept:
@@ -140,7 +139,7 @@ def fit_columns(sheet: Sheet, width: int) -> tuple[int, tuple[tuple[int, int], .
         more = max(0, min(spare, widths[i] - least))
         spare -= more
         fitted.append((i, least + more))
-    return gap, tuple(fitted)
+    return 1, tuple(fitted)
 
 
 def _least(column: Column, natural: int) -> int:

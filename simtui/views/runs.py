@@ -36,7 +36,7 @@ COLUMNS = (
     Column("dataset", rank=7, shrinks_to=17),
     Column("method"),
     Column("seed", "right"),
-    Column("epochs", "right", rank=2),
+    Column("epoch", "right", rank=2),
     Column("accuracy", "right"),
     Column("CKA", "right"),
     Column("ECE", "right", rank=3),

@@ -9,12 +9,12 @@ from rich.style import Style
 from textual.strip import Strip
 
 from simtui.palette import curve_color, mixed
-from simtui.plotting import AXIS_WIDTH, Plot, plot
+from simtui.plotting import AXIS_WIDTH, Plot, PlotCell, plot
 from simtui.views.curves import Panel
 from simtui.views.parts import DIM, NORMAL, STRONG, Span
 from simtui.widgets.drawn import Drawn
 
-_BAND_SHARE = 0.38
+_BAND_SHARE = 0.3
 _MARK, _MARK_SHARE = "#ffffff", 0.16
 _MARK_GROUND = "#808080"
 _TITLE_LINES = 1
@@ -49,15 +49,19 @@ class CurvePlot(Drawn):
         if self._panel is None or width < 16 or height < 6:
             return Strip.blank(width, self.rich_style)
         if y < _TITLE_LINES:
-            return self.strip_of([Span(f" {self._panel.title}", STRONG), Span("  mean ± sd", DIM)], width)
+            return self.strip_of([Span(f" {self._panel.title}", STRONG)], width)
         if self._plot is None:
             self._plot = plot(self._panel.series, self._panel.frame, width, height - _TITLE_LINES)
         row = self._plot[y - _TITLE_LINES] if y - _TITLE_LINES < len(self._plot) else ()
         is_canvas = y < height - 2
         mark = self._mark_column(width) if is_canvas else -1
         runs = groupby(enumerate(row), lambda each: (each[1].curve, each[1].band, each[0] == mark))
-        segments = [Segment("".join(cell.text for _, cell in cells), self._look(*look)) for look, cells in runs]
+        segments = [Segment("".join(self._text(cell) for _, cell in cells), self._look(*look)) for look, cells in runs]
         return Strip(segments).adjust_cell_length(width, self.rich_style)
+
+    def _text(self, cell: PlotCell) -> str:
+        """Without colour a band is a light shade, so that it is no curve."""
+        return "░" if self._is_colorless and cell.band is not None and cell.curve is None else cell.text
 
     def _mark_column(self, width: int) -> int:
         """The column of the epoch: plotext puts the first and the last x into the first and the last column."""

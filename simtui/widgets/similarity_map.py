@@ -119,7 +119,7 @@ class SimilarityMap(Drawn):
             self._strips.pop(y, None)
         self.refresh(
             Region(x, lines.start, layout.cell_width, len(lines)),
-            Region(0, lines.start + len(lines) // 2, layout.label_width, 1),
+            Region(0, lines.start + (len(lines) - 1) // 2, layout.label_width, 1),
         )
         if layout.cell_width >= 2:
             self.refresh(Region(x, 1, layout.cell_width, 1))
@@ -131,7 +131,8 @@ class SimilarityMap(Drawn):
         if layout is None or not self._labels:
             return Strip.blank(self.size.width, self.rich_style)
         if y == 0:
-            return self.strip_of([Span(" ↓ pre-trained model   → ", DIM), Span(self._title)], self.size.width)
+            seen = [Span(f"   in sight: {layout.window}", DIM)] if layout.window else []
+            return self.strip_of([Span(" ↓ pre-trained   → ", DIM), Span(self._title), *seen], self.size.width)
         if y == 1:
             return self._column_labels(layout)
         rows = [
@@ -149,7 +150,7 @@ class SimilarityMap(Drawn):
         lines = layout.lines_of(rows[0])
         is_here = self.row in rows
         shown = self.row if is_here else rows[0]
-        text = self._labels[shown] if y == lines.start + len(lines) // 2 or layout.cell_height == 0 else ""
+        text = self._labels[shown] if y == lines.start + (len(lines) - 1) // 2 or layout.cell_height == 0 else ""
         if layout.cell_height == 0 and not is_here and rows[0] % 4:
             text = ""
         role = ACCENT if is_here else DIM
@@ -185,7 +186,7 @@ class SimilarityMap(Drawn):
             look = self.look(ACCENT, _CURSOR_TEXT, _CURSOR) if is_cursor else self.look(NORMAL)
             return [Segment(fitted(text, width, "center"), look)]
         ground = scale_color(value, self._is_256)
-        if is_cursor and width < 5:
+        if is_cursor and width < 6:
             return [Segment(fitted(text, width, "center"), self.look(ACCENT, _CURSOR_TEXT, _CURSOR))]
         color = text_color(ground)
         if not is_cursor:
