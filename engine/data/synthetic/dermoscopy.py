@@ -23,7 +23,7 @@ from engine.files import atomic_write, write_json
 # The order and, roughly, the shares of ISIC2018 task 3.
 SHARES = {"MEL": 0.11, "NV": 0.67, "BCC": 0.05, "AKIEC": 0.035, "BKL": 0.11, "DF": 0.0125, "VASC": 0.0125}
 SPLITS = {"Training": 0.7, "Validation": 0.1, "Test": 0.2}
-MIN_OF_A_CLASS = 3
+MIN_OF_A_CLASS = 3  # in every split that has 30 images or more; fewer in smaller ones
 MIN_IMAGES = 100
 MAX_IMAGES = 100_000
 _FIRST_NUMBER = 24306  # ISIC2018's own first image
@@ -33,7 +33,7 @@ _IMAGES_A_TASK = 8
 def generate(out: Path, n: int, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
     """Writes a dataset of `n` images, 600 × 450 JPEG, with ISIC2018's class imbalance; `synthetic.json` comes last.
 
-    Every class has at least 3 images in every split. Image i depends on (seed, i) alone, however many processes draw.
+    Every class is in every split, from 300 images on with at least 3 images. Image i depends on (seed, i) alone, however many processes draw.
 
     Args:
         progress: is told `(done, total)` as images are written.
@@ -73,7 +73,8 @@ def _labels(n: int, seed: int) -> dict[str, list[str]]:
     for number, (split, share) in enumerate(SPLITS.items()):
         n_split = left if number == len(SPLITS) - 1 else round(n * share)
         left -= n_split
-        counts = {name: max(MIN_OF_A_CLASS, round(n_split * part)) for name, part in SHARES.items()}
+        few = min(MIN_OF_A_CLASS, n_split // 10)
+        counts = {name: max(few, round(n_split * part)) for name, part in SHARES.items()}
         counts["NV"] += n_split - sum(counts.values())
         names = [name for name, count in counts.items() for _ in range(count)]
         # Three numbers: a stream that no image has.
