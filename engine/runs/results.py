@@ -17,9 +17,12 @@ from engine.hdf5 import NamedArray, open_arrays, write_arrays
 
 RESULTS_FILE = "results.h5"
 HISTORY_FILE = "history.csv"
+# The columns of `history.csv`, and the order in which everything is written: a file is then the same however it arose.
+_SPLIT_METRICS = ("loss", "accuracy", "balanced_accuracy", "auroc", "ece")
+_ORDER = ("train_loss", *(f"{split}_{name}" for split in ("val", "test") for name in _SPLIT_METRICS), "origin_knn")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class SimilarityKey:
     """Which similarity: on which images, how tokens were pooled, and by which measure."""
 
@@ -83,16 +86,16 @@ def write_results(run_path: Path, results: Results) -> None:
         f"/similarity/{key.probe}/{key.pooling}/{key.measure}": NamedArray(
             values.astype(np.float32), ("epoch", "layer_ref", "layer")
         )
-        for key, values in results.similarity.items()
+        for key, values in sorted(results.similarity.items(), key=lambda item: item[0])
     }
+    quality = dict(sorted(results.quality.items(), key=lambda item: _place(item[0])))
     arrays |= {
-        f"/quality/{name}": NamedArray(values.astype(np.float32), ("epoch",))
-        for name, values in results.quality.items()
+        f"/quality/{name}": NamedArray(values.astype(np.float32), ("epoch",)) for name, values in quality.items()
     }
     write_arrays(
         run_path / RESULTS_FILE, arrays, {"epoch": epochs, "layer_ref": layers, "layer": layers}, {"kind": "results"}
     )
-    atomic_write(run_path / HISTORY_FILE, _history(results))
+    atomic_write(run_path / HISTORY_FILE, _history(results.n_epochs, quality))
 
 
 def read_results(run_path: Path) -> Results:
@@ -124,14 +127,18 @@ def read_results(run_path: Path) -> Results:
     return Results(layers, similarity, quality)
 
 
-def _history(results: Results) -> str:
+def _history(n_epochs: int, quality: Mapping[str, np.ndarray]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["epoch", *results.quality])
-    for epoch in range(results.n_epochs):
-        values = [float(column[epoch]) for column in results.quality.values()]
+    writer.writerow(["epoch", *quality])
+    for epoch in range(n_epochs):
+        values = [float(column[epoch]) for column in quality.values()]
         writer.writerow([epoch, *("" if math.isnan(value) else f"{value:.9g}" for value in values)])
     return text.getvalue()
+
+
+def _place(name: str) -> tuple[int, str]:
+    return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
 
 
 def _or_nan(value: float | None) -> float:

@@ -1,0 +1,77 @@
+"""Builds the sample study that ships with simtui: makes its images, runs it, and keeps only what looking at it needs.
+
+python sample_runs/build.py --work /tmp/sample        # tens of minutes on two cores; continues if interrupted
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+from engine.data.synthetic import dermoscopy, scenes
+from engine.errors import SimtuiError
+from engine.files import atomic_write
+from engine.jobs.launch import make_study_folder, start_study
+from engine.runs.record import State
+from engine.runs.study_folder import StudyFolder
+from engine.study import load_study
+from simtui.follow import follow
+
+HERE = Path(__file__).resolve().parent
+N_TARGET, TARGET_SEED = 720, 0
+N_ORIGIN, ORIGIN_SEED = 720, 0
+KEPT = ("run.json", "history.csv", "results.h5")
+
+
+def build(work_path: Path) -> StudyFolder:
+    """Makes the images where they are missing and runs the study to its end; exits where it fails."""
+    request_path = work_path / "study.toml"
+    work_path.mkdir(parents=True, exist_ok=True)
+    atomic_write(request_path, (HERE / "sample_study.toml").read_bytes())
+    study = load_study(request_path)
+    assert study.origin is not None
+    for path, generate, n, seed in (
+        (Path(study.data.path), dermoscopy.generate, N_TARGET, TARGET_SEED),
+        (Path(study.origin.path), scenes.generate, N_ORIGIN, ORIGIN_SEED),
+    ):
+        if not (path / "synthetic.json").exists():
+            generate(path, n, seed)
+    folder = make_study_folder(study, work_path / "study")
+    exit_code = follow(folder, start_study(folder))
+    if exit_code:
+        sys.exit(exit_code)
+    return folder
+
+
+def publish(folder: StudyFolder, target_path: Path) -> int:
+    """Copies what the app reads, and the request as it was asked; returns the size in bytes."""
+    listing = folder.listing()
+    left = [record.run_id for record in listing.records if record.state is not State.DONE]
+    if left or listing.damaged:
+        sys.exit(f"{len(left)} runs are not done, {len(listing.damaged)} are damaged: nothing is published")
+    shutil.rmtree(target_path, ignore_errors=True)
+    for record in listing.records:
+        run_path = target_path / "runs" / record.run_id
+        run_path.mkdir(parents=True)
+        for name in KEPT:
+            shutil.copy(folder.run_path(record.run_id) / name, run_path / name)
+    shutil.copy(HERE / "sample_study.toml", target_path / "study.toml")
+    return sum(path.stat().st_size for path in target_path.rglob("*") if path.is_file())
+
+
+def main() -> None:
+    """Builds and publishes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True, help="folder for images, activations and checkpoints")
+    options = parser.parse_args()
+    try:
+        size = publish(build(options.work), HERE / "sample_study")
+    except SimtuiError as error:
+        sys.exit(str(error))
+    print(f"sample_runs/sample_study: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

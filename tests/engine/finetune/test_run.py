@@ -1,0 +1,221 @@
+"""Whole runs on real image files: what epoch 0 is, what each method changes, and that a resumed run is the same run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from engine.activations.extract import extract
+from engine.activations.store import ActivationStore
+from engine.errors import TrainingError
+from engine.finetune import learner as learner_module
+from engine.finetune.checkpoints import Checkpoints
+from engine.finetune.reference import load_reference_backbone
+from engine.finetune.run import Bench, execute_run
+from engine.jobs.launch import make_study_folder
+from engine.jobs.plan import PLAN_FILE, read_plan
+from engine.jobs.prepare import Preparation
+from engine.jobs.scheduler import queue_runs
+from engine.runs.record import RunRecord, State, read_record, write_record
+from engine.runs.results import Results, SimilarityKey, read_results
+from engine.runs.study_folder import StudyFolder
+from engine.study import RunSpec, load_study, run_specs
+from tests.studies import write_study
+
+CLS = SimilarityKey("target", "cls", "linear_cka")
+
+
+class Watcher:
+    """Lets a run go on, or stops it after an epoch, or breaks it at a step."""
+
+    def __init__(self, stop_after: int = 10**9, break_at: tuple[int, int] | None = None) -> None:
+        self.asked = 0
+        self.stop_after, self.break_at = stop_after, break_at
+
+    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float) -> None:
+        assert images_per_s > 0
+        if (epoch, step) == self.break_at:
+            raise KeyboardInterrupt
+
+    def should_stop(self) -> bool:
+        self.asked += 1
+        return self.asked > self.stop_after
+
+
+class Site:
+    """One prepared study, in which every test takes runs of its own."""
+
+    def __init__(self, folder: StudyFolder) -> None:
+        self.folder = folder
+        Preparation(folder, reports=False).prepare()
+        self.preparation = Preparation(folder, reports=False)
+        self.specs = {spec.method: spec for spec in run_specs(folder.study)}
+        backbone = load_reference_backbone(self.specs["full"].backbone, torch.device("cpu"))
+        inputs = self.preparation.inputs(read_plan(folder.path / PLAN_FILE), backbone.info.input_size)
+        reference = self.preparation.reference(backbone, inputs)
+        store = ActivationStore(folder.activations_path)
+        self.bench = Bench(torch.device("cpu"), "float32", inputs, reference, store)
+
+    def run(self, path: Path, spec: RunSpec, watcher: Watcher | None = None) -> RunRecord:
+        record = read_record(path) if (path / "run.json").exists() else RunRecord(path.name, spec)
+        write_record(path, record)
+        return execute_run(path, record, self.bench, watcher or Watcher())
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    torch.set_num_threads(1)
+    path = tmp_path_factory.mktemp("study")
+    folder = make_study_folder(load_study(write_study(path)), path / "out")
+    queue_runs(folder)
+    return Site(folder)
+
+
+@pytest.fixture(scope="module")
+def results(site: Site, tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Results]]:
+    found = {}
+    for method, spec in site.specs.items():
+        path = tmp_path_factory.mktemp("runs") / method
+        record = site.run(path, spec)
+        assert record.state is State.DONE
+        found[method] = (path, read_results(path))
+    return found
+
+
+def test_every_epoch_has_every_figure_and_epoch_0_is_the_model_before_training(
+    results: dict[str, tuple[Path, Results]],
+) -> None:
+    for _, found in results.values():
+        assert found.n_epochs == 3
+        assert set(found.quality) == {
+            "train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auroc", "val_ece",
+            "test_loss", "test_accuracy", "test_balanced_accuracy", "test_auroc", "test_ece", "origin_knn",
+        }  # fmt: skip
+        assert {(key.pooling, key.measure) for key in found.similarity} == {
+            (pooling, measure) for pooling in ("cls", "feat") for measure in ("linear_cka", "debiased_cka")
+        }
+        for name, values in found.quality.items():
+            assert np.isfinite(values).tolist() == ([True, False, True] if name == "origin_knn" else [True] * 3)
+
+
+def test_full_starts_as_the_pre_trained_model_and_moves_away(results: dict[str, tuple[Path, Results]]) -> None:
+    _, full = results["full"]
+    for key, matrices in full.similarity.items():
+        if key.measure == "linear_cka":
+            np.testing.assert_allclose(np.diagonal(matrices[0]), 1.0, atol=1e-6)
+        assert (np.diagonal(matrices[2]) < 1.0).all()
+    assert full.quality["train_loss"][2] < full.quality["train_loss"][0]
+
+
+def test_linear_never_changes_the_representation_but_learns(results: dict[str, tuple[Path, Results]]) -> None:
+    _, linear = results["linear"]
+    for matrices in linear.similarity.values():
+        np.testing.assert_array_equal(matrices[0], matrices[1])
+        np.testing.assert_array_equal(matrices[0], matrices[2])
+    assert linear.quality["origin_knn"][0] == linear.quality["origin_knn"][2]
+    assert linear.quality["train_loss"][2] < linear.quality["train_loss"][0]
+
+
+def test_scratch_starts_elsewhere(results: dict[str, tuple[Path, Results]]) -> None:
+    _, scratch = results["scratch"]
+    assert (np.diagonal(scratch.similarity[CLS][0]) < 0.999).all()
+
+
+def test_similarity_is_that_of_the_stored_activations_by_an_independent_formula(
+    site: Site, results: dict[str, tuple[Path, Results]]
+) -> None:
+    path, full = results["full"]
+    backbone = load_reference_backbone(site.specs["full"].backbone, torch.device("cpu"))
+    weights = load_file(Checkpoints(path).weights_path(2))
+    backbone.load_state_dict(
+        {name.removeprefix("backbone."): v for name, v in weights.items() if name.startswith("backbone.")}
+    )
+    cache = site.bench.inputs.splits["test"]
+    theirs = site.bench.reference.probe
+    ours = extract(backbone, cache, layer_rows=site.bench.inputs.probe_rows)
+    n = len(theirs.ids)
+    centre = np.eye(n) - 1 / n
+    for i in (0, 5):
+        for j in (0, 5):
+            x = centre @ theirs.pooled["cls"][i].astype(np.float64)
+            y = centre @ ours.pooled["cls"][j].astype(np.float64)
+            expected = np.linalg.norm(x.T @ y) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
+            assert full.similarity[CLS][2, i, j] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", ["full", "linear", "scratch"])
+def test_a_run_that_was_cut_off_anywhere_ends_as_if_it_had_not_been(
+    site: Site, results: dict[str, tuple[Path, Results]], tmp_path: Path, method: str
+) -> None:
+    whole_path, _ = results[method]
+    path = tmp_path / method
+    with pytest.raises(KeyboardInterrupt):
+        site.run(path, site.specs[method], Watcher(break_at=(2, 2)))
+    assert read_record(path).epochs_done == 1
+    assert site.run(path, site.specs[method]).state is State.DONE
+    for name in ("results.h5", "history.csv", "checkpoints/epoch-002.safetensors"):
+        assert _content(path / name) == _content(whole_path / name), name
+
+
+def test_a_damaged_resume_point_is_passed_over_for_the_one_before(
+    site: Site, results: dict[str, tuple[Path, Results]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "full"
+    site.run(path, site.specs["full"], Watcher(stop_after=1))
+    newest = path / "checkpoints/last/epoch-001.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(bytes(data))
+    site.run(path, site.specs["full"])
+    assert "epoch-001.safetensors is damaged" in caplog.text
+    assert _content(path / "history.csv") == _content(results["full"][0] / "history.csv")
+
+
+def test_damaged_results_start_the_run_again(
+    site: Site, results: dict[str, tuple[Path, Results]], tmp_path: Path
+) -> None:
+    path = tmp_path / "linear"
+    site.run(path, site.specs["linear"], Watcher(stop_after=1))
+    (path / "results.h5").write_bytes(b"damaged")
+    assert site.run(path, site.specs["linear"]).state is State.DONE
+    assert _content(path / "results.h5") == _content(results["linear"][0] / "results.h5")
+
+
+def test_a_run_that_is_asked_to_stops_after_the_epoch_and_says_so(site: Site, tmp_path: Path) -> None:
+    record = site.run(tmp_path / "linear", site.specs["linear"], Watcher(stop_after=1))
+    assert (record.state, record.epochs_done) == (State.STOPPED, 1)
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_last_good_epoch(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = learner_module.augmented
+
+    def poisoned(*arguments: Any) -> torch.Tensor:
+        poisoned.calls += 1  # type: ignore[attr-defined]
+        return real(*arguments) * (float("nan") if poisoned.calls == 5 else 1.0)  # type: ignore[attr-defined]
+
+    poisoned.calls = 0  # type: ignore[attr-defined]
+    monkeypatch.setattr(learner_module, "augmented", poisoned)
+    with pytest.raises(TrainingError, match=r"epoch 2, step 2: the loss is nan; the last good epoch is 1") as caught:
+        site.run(tmp_path / "full", site.specs["full"])
+    assert "finetune.learning_rate.full" in str(caught.value)
+    assert read_record(tmp_path / "full").epochs_done == 1
+
+
+def test_too_little_memory_names_a_smaller_batch(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*arguments: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(learner_module, "augmented", exhausted)
+    with pytest.raises(TrainingError, match=r"out of memory at batch_size = 8\n  fix: .*batch_size = 4"):
+        site.run(tmp_path / "full", site.specs["full"])
+
+
+def _content(path: Path) -> bytes:
+    return path.read_bytes()
