@@ -1,0 +1,89 @@
+"""Turns what a caller hands over into layers that can be compared, or says why not; computes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import NonFiniteError, ShapeError
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One representation, `(n, d)`, one row an image, and the name by which the caller knows it."""
+
+    where: str
+    values: Tensor
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type to compute in: float32 for what fits into it exactly, else float64."""
+        fits = self.values.is_floating_point() and self.values.itemsize <= 4
+        return torch.float32 if fits else torch.float64
+
+
+def as_tensor(value: Any, where: str) -> Tensor:
+    """A tensor of the same real numbers, on the device where they are; copies only where torch cannot share them."""
+    if isinstance(value, Tensor):
+        tensor = value.detach()
+    else:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(f"{where}: has type {array.dtype} (need real numbers)")
+        if array.dtype.kind == "f":
+            native = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.dtype(np.float64)
+        else:
+            native = np.dtype(np.int64)
+        # torch warns of arrays that it must not write to (memory maps) and refuses steps below zero
+        shares = array.dtype == native and array.flags.writeable and array.flags.c_contiguous
+        tensor = torch.from_numpy(array if shares else array.astype(native, order="C"))
+    if tensor.is_complex():
+        raise TypeError(f"{where}: has type {tensor.dtype} (need real numbers)")
+    is_float8 = tensor.is_floating_point() and tensor.itemsize == 1  # torch stores it and computes little with it
+    return tensor.float() if is_float8 else tensor
+
+
+def as_layer(value: Any, where: str) -> Layer:
+    """A representation of shape `(n, d)`; raises ShapeError where it is not one."""
+    tensor = as_tensor(value, where)
+    if tensor.ndim != 2 or tensor.shape[1] == 0:
+        raise ShapeError(
+            where,
+            f"has shape {tuple(tensor.shape)} (need (n, d): one row an image, at least one feature)",
+            "pool or flatten each image's activations into one row",
+        )
+    return Layer(where, tensor)
+
+
+def check_same_rows(layers: Sequence[Layer]) -> int:
+    """The number of images; raises ShapeError where the layers disagree on it."""
+    first = layers[0]
+    for layer in layers:
+        if len(layer.values) != len(first.values):
+            raise ShapeError(
+                layer.where,
+                f"has {len(layer.values)} images (need {len(first.values)}, as {first.where})",
+                "compare representations of the same images in the same order",
+            )
+    return len(first.values)
+
+
+def check_finite(values: Tensor, extremes: Tensor, where: str) -> None:
+    """Raises NonFiniteError, which names the first row, unless every value of the `(n, d)` matrix is finite.
+
+    `extremes`, its smallest and largest values, carry every NaN and infinity, and the callers need them anyway.
+    """
+    if torch.isfinite(extremes).all():
+        return
+    bad = ~torch.isfinite(values)
+    row = int(bad.any(dim=1).nonzero()[0])
+    raise NonFiniteError(
+        where,
+        f"{int(bad.sum())} of {bad.numel()} values are not finite, the first at image {row}",
+        "look at that image and at the weights that produced it, or leave the layer out",
+    )
