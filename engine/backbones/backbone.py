@@ -89,7 +89,8 @@ class Backbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The embedding `(n, n_features)`: what a classifier head sits on, final norm applied, before any projection.
 
-        timm: the model's own pooling (CLS token, mean, or attention). open_clip: the CLS token after `ln_post`.
+        timm: the model's own pooling (CLS token, mean, or attention). open_clip: the CLS token after
+        `ln_post`, or the model's own pooling.
 
         Raises:
             ShapeError: the images are not `(n, 3, s, s)`.

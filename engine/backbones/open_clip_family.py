@@ -1,6 +1,7 @@
 """Builds the image towers of open_clip as `Backbone`s; knows nothing of where weight files come from.
 
-The embedding is the CLS token after `ln_post`, before the projection into the space shared with text.
+The embedding is what the projection into the space shared with text sits on: the CLS token after `ln_post` in OpenAI's
+and LAION's models, the model's own pooling in the others.
 """
 
 from __future__ import annotations

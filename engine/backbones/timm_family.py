@@ -29,7 +29,7 @@ _TOKEN_MODULES = {
 def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Backbone:
     """See `engine.backbones.load_backbone`."""
     config = _config(name)
-    size = input_size or _default_size(name, config.input_size[-1])
+    size = _default_size(name, config.input_size[-1]) if input_size is None else input_size
     blank = _blank(name, size, config.input_size[-1])
     if weights:
         file = weight_files.local_file(weights)
@@ -103,7 +103,7 @@ def multiple_of_patch(name: BackboneName, size: int, patch_size: int) -> None:
     Raises:
         StudyError: patches of `patch_size` pixels do not fill `size` pixels.
     """
-    if size % patch_size:
+    if size < patch_size or size % patch_size:
         near = max(1, round(size / patch_size)) * patch_size
         problem = f"input_size = {size}: need a multiple of its patch size {patch_size}"
         raise StudyError(f'backbone "{name}"', problem, f"set input_size = {near}")
@@ -151,10 +151,8 @@ def _load_strictly(file: WeightsFile, name: BackboneName, size: int) -> Any:
     except RuntimeError as error:
         raise weight_files.misfit(error, file, str(name)) from error
     model.reset_classifier(0)
-    if (
-        "siglip" in name.model
-    ):  # timm loads these loosely, because the files hold a pooling that some variants do without
-        missing = [key for key in model.state_dict() if not any(each.endswith(key) for each in file.shapes)]
+    if "siglip" in name.model:  # timm loads these loosely: the files hold a pooling that some variants do without
+        missing = [key for key in model.state_dict() if not {key, f"visual.trunk.{key}"} & set(file.shapes)]
         if missing:
             raise weight_files.foreign(file, str(name), weight_files.listed("missing ", missing))
     return model

@@ -132,6 +132,8 @@ def _refuse_pickle(path: Path) -> None:
         is_pickle = file.read(4).startswith(_PICKLE_MAGIC)
     if is_pickle or path.suffix in _PICKLE_SUFFIXES:
         converted = path.with_suffix(".safetensors")
+        if converted == path:  # torch.load goes by the suffix
+            raise WeightsError(str(path), "a pickle under a wrong name", f"rename it to {path.stem}.pth")
         command = (
             "import torch; from safetensors.torch import save_file; "
             f"d = torch.load({str(path)!r}, map_location='cpu'); d = d.get('state_dict', d.get('model', d)); "
