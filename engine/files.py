@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -34,11 +35,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _fsync(temp_path)
         temp_path.replace(path)
         _fsync(path.parent)
-    except OSError as error:
-        temp_path.unlink(missing_ok=True)
-        raise as_machine_error(error, path) from error
-    except BaseException:
-        temp_path.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a folder that is a file, or a disk that is gone: the first failure counts
+            temp_path.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise as_machine_error(error, path) from error
         raise
 
 
@@ -49,8 +50,8 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as JSON, whole; keys keep their order."""
-    atomic_write(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    """Writes `value` as JSON, whole; keys keep their order. ASCII, so that names that are not UTF-8 survive."""
+    atomic_write(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, remake: str) -> Any:
@@ -59,11 +60,11 @@ def read_json(path: Path, remake: str) -> Any:
     Args:
         remake: what the user does if the file is damaged, for the error.
     Raises:
-        DamagedError: the file is not JSON.
+        DamagedError: the file is missing or is not JSON.
     """
     try:
         return json.loads(path.read_text("utf-8"))
-    except (ValueError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedError(str(path), f"not readable as JSON ({error})", remake) from error
 
 

@@ -20,7 +20,7 @@ from engine.study import load_study
 from simtui.follow import follow
 
 HERE = Path(__file__).resolve().parent
-N_TARGET, TARGET_SEED = 720, 0
+N_TARGET, TARGET_SEED = 480, 0
 N_ORIGIN, ORIGIN_SEED = 720, 0
 KEPT = ("run.json", "history.csv", "results.h5")
 

@@ -201,7 +201,8 @@ def main() -> None:
     try:
         commands(standalone_mode=False)
     except SimtuiError as error:
-        _fail(f"simtui: {error}", error.exit_code)
+        # Each part by itself: a file name in one may hold a line break.
+        _fail(f"simtui: {safe(error.where)}: {safe(error.problem)}\n  fix: {safe(error.fix)}", error.exit_code)
     except click.Abort:
         _fail("stopped", 130)
     except click.ClickException as error:
@@ -219,7 +220,7 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
-    click.echo("\n".join(safe(line) for line in message.split("\n")), err=True)
+    click.echo(message, err=True)
     sys.exit(exit_code)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -110,7 +111,12 @@ def read_record(run_path: Path) -> RunRecord:
 
 def write_record(run_path: Path, record: RunRecord) -> None:
     """Writes the record of a run folder, whole."""
-    write_json(run_path / RUN_FILE, _adapter().dump_python(record, mode="json", exclude_none=False))
+    raw = _adapter().dump_python(record, mode="json")
+    for metrics in (raw["first"], raw["last"]):
+        metrics.update(
+            {name: None for name, value in metrics.items() if value is not None and not math.isfinite(value)}
+        )
+    write_json(run_path / RUN_FILE, raw)
 
 
 def _adapter() -> TypeAdapter[RunRecord]:

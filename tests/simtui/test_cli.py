@@ -1,0 +1,91 @@
+"""The commands as a user types them: what they print, what they refuse, and with which exit code."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.engine.analysis.test_tables import folder  # noqa: F401
+from tests.studies import write_study
+
+
+def simtui(*arguments: object, **settings: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "simtui", *map(str, arguments)]
+    environment = {**os.environ, **settings}
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL, env=environment, timeout=300
+    )
+
+
+def test_help_has_examples_for_every_command() -> None:
+    assert "simtui demo" in simtui("--help").stdout
+    for command in ("run", "status", "stop", "export", "demo", "doctor"):
+        done = simtui(command, "--help")
+        assert (done.returncode, "Examples:" in done.stdout) == (0, True), command
+
+
+def test_what_is_wrong_is_said_in_two_lines_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "bad.toml").write_text('[study]\nname = "x"\nkepe = "all"\n')
+    for arguments, code, words in (
+        (("run", tmp_path / "none.toml"), 2, "no such study file"),
+        (("run", tmp_path / "bad.toml"), 2, 'bad.toml line 3: unknown key "kepe"; did you mean "keep"?'),
+        (("status", tmp_path), 2, "not a study folder"),
+        (("export", tmp_path, "runs"), 2, "not a study folder"),
+        (("nonsense",), 2, "No such command"),
+        ((tmp_path,), 2, "not a study folder"),
+    ):
+        done = simtui(*arguments)
+        assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (code, True, False), done.stderr
+
+
+def test_without_a_terminal_the_app_says_what_to_use_instead(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    done = simtui(tmp_path)
+    assert done.returncode == 4
+    assert "is not a terminal" in done.stderr and 'use "simtui export"' in done.stderr
+
+
+def test_export_prints_or_writes_csv_and_keeps_notes_apart(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    printed = simtui("export", tmp_path, "forgetting")
+    assert printed.returncode == 0
+    assert printed.stdout.startswith("backbone,paradigm,method,n_seeds,")
+    assert "k-NN" in printed.stderr
+    target = tmp_path / "new" / "t.csv"
+    assert simtui("export", tmp_path, "forgetting", "-o", target).returncode == 0
+    assert target.read_text() == printed.stdout
+    assert simtui("export", tmp_path, "heatmap", "--run", "full_seed00", "--epoch", 7).returncode == 2
+
+
+def test_status_shows_every_run(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    done = simtui("status", tmp_path, COLUMNS="160")
+    assert "3 of 4 runs done, not running" in done.stdout
+    assert done.stdout.count("bundled-supervised_") == 4
+
+
+def test_stop_of_a_study_that_does_not_run_says_so(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    assert "It is not running." in simtui("stop", tmp_path).stdout
+
+
+@pytest.mark.parametrize("failure", ["images", "weights"])
+def test_a_study_that_cannot_start_says_why_and_nothing_is_lost(tmp_path: Path, failure: str) -> None:
+    study = write_study(tmp_path)
+    if failure == "images":
+        (tmp_path / "images").rename(tmp_path / "elsewhere")
+    else:
+        (tmp_path / "w.safetensors").write_bytes(b"\x80\x04")
+    done = simtui("run", study, "--out", tmp_path / "out", "--wait")
+    assert done.returncode in (2, 3), done.stderr
+    assert "fix: " in done.stderr and "Traceback" not in done.stderr
+    assert failure[:5] in done.stderr or "w.safetensors" in done.stderr
+
+
+def test_a_folder_that_holds_something_else_is_not_touched(tmp_path: Path) -> None:
+    study = write_study(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.tex").write_text("years")
+    done = simtui("run", study, "--out", tmp_path / "out")
+    assert (done.returncode, "exists and is not a study folder" in done.stderr) == (2, True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]

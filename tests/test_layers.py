@@ -1,0 +1,41 @@
+"""What a fresh process loads: the app and everything that reads results must start without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "torchvision", "timm", "open_clip", "sklearn")
+
+
+def _loaded(code: str) -> set[str]:
+    script = f"import sys\n{code}\nprint(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import simtui.app",
+        "import simtui.cli, simtui.follow, simtui.demo, simtui.doctor",
+        "import engine; engine.open_study",
+        "import engine.analysis.tables, engine.export",
+        "import engine.jobs.launch, engine.jobs.scheduler, engine.jobs.progress",
+        "import engine.backbones.names",
+        "from engine.data.synthetic import dermoscopy, scenes",
+    ],
+)
+def test_nothing_heavy_is_loaded(code: str) -> None:
+    assert not _loaded(code) & set(HEAVY)
+
+
+def test_the_check_can_fail() -> None:
+    assert "torch" in _loaded("import engine.quality")
+
+
+def test_the_engine_draws_nothing() -> None:
+    code = "import engine.jobs.worker, engine.jobs.scheduler, engine.analysis.tables"
+    assert not _loaded(code) & {"textual", "plotext", "simtui"}
