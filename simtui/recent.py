@@ -12,16 +12,15 @@ _HERE = Path(__file__).resolve().parent
 
 
 def sample_study() -> Path:
-    """The bundled sample study: in the installed package, or in a source checkout.
+    """The bundled sample study.
 
     Raises:
-        MachineError: it is in neither place.
+        MachineError: it is neither in the installed package nor in a source checkout.
     """
-    for top in (_HERE, _HERE.parent):
-        path = top / "sample_runs" / "sample_study"
-        if (path / "study.toml").is_file():
-            return path
-    raise MachineError("sample study", f"is missing under {_HERE}", "install simtui again, or name a study to open")
+    found = _sample()
+    if found is None:
+        raise MachineError("sample study", f"is missing under {_HERE}", "install simtui again, or name a study to open")
+    return found
 
 
 def last_or_sample() -> Path:
@@ -35,13 +34,18 @@ def last_or_sample() -> Path:
 
 def remember(study: Path) -> None:
     """Keeps the name of a study for the next start; not being able to is no reason to fail."""
-    if study.resolve() == sample_study().resolve():
+    if study.resolve() == _sample():
         return
     try:
         _file().parent.mkdir(parents=True, exist_ok=True)
         _file().write_text(f"{study.resolve()}\n", "utf-8")
     except (OSError, UnicodeEncodeError):
         return
+
+
+def _sample() -> Path | None:
+    places = (top / "sample_runs" / "sample_study" for top in (_HERE, _HERE.parent))
+    return next((path for path in places if (path / "study.toml").is_file()), None)
 
 
 def _file() -> Path:

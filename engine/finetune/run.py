@@ -24,7 +24,7 @@ from engine.finetune.inputs import Inputs, labels_of
 from engine.finetune.learner import Learner, Observation, make_learner
 from engine.finetune.methods import METHODS
 from engine.finetune.reference import Reference, load_reference_backbone
-from engine.measures import heatmap
+from engine.measures import heatmaps
 from engine.quality import knn_accuracy
 from engine.runs.record import RunRecord, State, write_record
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey, read_results, write_results
@@ -144,13 +144,11 @@ class _Run:
 
     def _similarity(self, probe: Activations) -> dict[SimilarityKey, np.ndarray]:
         """Every pair of blocks, θ*'s in rows, for every pooling and measure."""
-        theirs = self._bench.reference.probe
+        theirs, measures = self._bench.reference.probe.pooled, self._spec.measure.similarity
         return {
-            SimilarityKey("target", pooling, measure): np.asarray(
-                heatmap(list(theirs.pooled[pooling]), list(probe.pooled[pooling]), measure=measure)
-            )
-            for pooling in theirs.pooled
-            for measure in self._spec.measure.similarity
+            SimilarityKey("target", pooling, measure): np.asarray(matrix)
+            for pooling in theirs
+            for measure, matrix in heatmaps(list(theirs[pooling]), list(probe.pooled[pooling]), measures).items()
         }
 
     def _origin_knn(self) -> float | None:
