@@ -33,7 +33,8 @@ _IMAGES_A_TASK = 8
 def generate(out: Path, n: int, seed: int = 0, progress: Callable[[int, int], None] | None = None) -> None:
     """Writes a dataset of `n` images, 600 × 450 JPEG, with ISIC2018's class imbalance; `synthetic.json` comes last.
 
-    Every class is in every split, from 300 images on with at least 3 images. Image i depends on (seed, i) alone, however many processes draw.
+    Every class is in every split, from 300 images on with at least 3 images. Image i depends on (seed, i, class)
+    alone, however many processes draw.
 
     Args:
         progress: is told `(done, total)` as images are written.

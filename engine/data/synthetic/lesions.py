@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 WIDTH, HEIGHT = 600, 450
 COARSE = 2  # the lesion is drawn at half the size and enlarged: it has no finer structure; hairs are drawn at full size
-MAX_MIXING = 0.55  # the share of another class's traits that an untypical lesion may have
+MAX_MIXING = 0.4  # the share of another class's traits that an untypical lesion may have
 
 MELANIN = np.array([0.55, 1.0, 1.35], np.float32)  # absorption of red, green, blue
 BLOOD = np.array([0.12, 1.0, 0.8], np.float32)
@@ -43,13 +43,13 @@ class Traits:
 
 
 TRAITS: Mapping[str, Traits] = {
-    "MEL": Traits(0.75, 0.8, 0.3, 0.75, 0.2, 0.9, network=0.5, globules=0.4, blue=0.6, scar=0.15, vessels=0.15),
-    "NV": Traits(0.5, 0.2, 0.5, 0.5, 0.15, 0.25, network=0.55, globules=0.35, blue=0.03),
-    "BCC": Traits(0.5, 0.45, 0.7, 0.12, 0.55, 0.4, vessels=0.85, blue=0.4, globules=0.2, scar=0.15, scales=0.1),
-    "AKIEC": Traits(0.65, 0.55, 0.9, 0.12, 0.85, 0.4, scales=0.8, milia=0.25, vessels=0.25),
-    "BKL": Traits(0.6, 0.5, 0.12, 0.35, 0.15, 0.45, milia=0.65, ridges=0.65, globules=0.25, scales=0.1),
-    "DF": Traits(0.35, 0.2, 0.8, 0.3, 0.4, 0.2, scar=0.85, network=0.5, vessels=0.1),
-    "VASC": Traits(0.35, 0.3, 0.25, 0.2, 0.95, 0.35, lacunae=0.85, blue=0.3),
+    "MEL": Traits(0.8, 0.85, 0.25, 0.85, 0.15, 0.9, network=0.45, globules=0.4, blue=0.7, scar=0.15, vessels=0.1),
+    "NV": Traits(0.45, 0.15, 0.45, 0.5, 0.1, 0.2, network=0.6, globules=0.35),
+    "BCC": Traits(0.5, 0.45, 0.6, 0.08, 0.5, 0.4, vessels=0.9, blue=0.5, globules=0.15, scar=0.15, scales=0.1),
+    "AKIEC": Traits(0.8, 0.55, 0.9, 0.08, 0.85, 0.4, scales=0.9, milia=0.2, vessels=0.2),
+    "BKL": Traits(0.7, 0.5, 0.08, 0.28, 0.05, 0.4, milia=0.7, ridges=0.85, globules=0.15, scales=0.1),
+    "DF": Traits(0.3, 0.15, 0.8, 0.3, 0.35, 0.2, scar=0.95, network=0.4, vessels=0.1),
+    "VASC": Traits(0.35, 0.3, 0.2, 0.08, 1.0, 0.3, lacunae=0.95, blue=0.3),
 }
 
 
@@ -101,7 +101,7 @@ def _individual(name: str, rng: np.random.Generator) -> Traits:
     other = TRAITS[names[rng.integers(len(names))]]
     share = MAX_MIXING * rng.random() ** 2
     mixed = (1 - share) * np.array(astuple(TRAITS[name])) + share * np.array(astuple(other))
-    mixed[:6] += rng.normal(0, 0.12, 6)
+    mixed[:6] += rng.normal(0, 0.1, 6)
     return Traits(*np.clip(mixed, 0, 1).tolist())
 
 
@@ -118,7 +118,7 @@ def _outline(traits: Traits, rng: np.random.Generator) -> _Sheet:
     turn, stretch = rng.uniform(0, 2 * np.pi), np.exp(rng.uniform(0, 0.3))
     across = (np.cos(turn) * x + np.sin(turn) * y) * np.float32(stretch)
     along = (np.cos(turn) * y - np.sin(turn) * x) / np.float32(stretch)
-    radius = 0.12 + 0.27 * traits.size
+    radius = 0.15 + 0.25 * traits.size
     angle = np.linspace(-np.pi, np.pi, 361)
     border = np.ones_like(angle)
     for order in range(2, 12):
@@ -139,30 +139,30 @@ def _pigment(traits: Traits, sheet: _Sheet) -> None:
     clouds += np.float32(1.2 * traits.variegation) * (np.cos(side) * sheet.x + np.sin(side) * sheet.y)
     sheet.melanin += sheet.inside * np.clip(clouds, 0.1, 2.5) * np.float32(0.15 + 1.25 * traits.darkness)
     redness = 1 + np.float32(0.4) * _smooth(rng, 7, shape)
-    sheet.blood += sheet.inside * np.clip(redness, 0.1, 2) * np.float32(0.9 * traits.redness)
+    sheet.blood += sheet.inside * np.clip(redness, 0.1, 2) * np.float32(1.2 * traits.redness)
 
 
 def _network(sheet: _Sheet) -> None:
     """Pigment network: a honeycomb of darker lines, warped, strongest towards the border."""
     rng, shape = sheet.rng, sheet.depth.shape
-    frequency = np.float32(2 * np.pi * rng.uniform(18, 30))
-    u = sheet.x + np.float32(0.012) * _smooth(rng, 12, shape)
-    v = sheet.y + np.float32(0.012) * _smooth(rng, 12, shape)
+    frequency = np.float32(2 * np.pi * rng.uniform(9, 15))
+    u = sheet.x + np.float32(0.02) * _smooth(rng, 10, shape)
+    v = sheet.y + np.float32(0.02) * _smooth(rng, 10, shape)
     waves = sum(np.cos(frequency * np.float32(np.cos(a)) * u + frequency * np.float32(np.sin(a)) * v) for a in _THIRDS)
     lines = np.clip(0.5 - waves, 0, 1.5)
     patchy = np.clip(0.6 + 0.5 * _smooth(rng, 6, shape), 0, 1)
-    sheet.melanin += sheet.inside * lines * patchy * np.float32(rng.uniform(0.3, 0.6))
+    sheet.melanin += sheet.inside * lines * patchy * np.float32(rng.uniform(0.4, 0.7))
 
 
 def _globules(sheet: _Sheet) -> None:
-    mask = _spots(sheet, int(sheet.rng.integers(15, 60)), (1.5, 4.0))
+    mask = _spots(sheet, int(sheet.rng.integers(12, 36)), (3.0, 6.0))
     sheet.melanin += mask * np.float32(sheet.rng.uniform(0.6, 1.2))
 
 
 def _ridges(sheet: _Sheet) -> None:
     """Brain-like furrows: contour lines of smooth noise."""
     bands = np.sin(
-        np.float32(sheet.rng.uniform(4, 6)) * _smooth(sheet.rng, int(sheet.rng.integers(14, 22)), sheet.depth.shape)
+        np.float32(sheet.rng.uniform(3.5, 5)) * _smooth(sheet.rng, int(sheet.rng.integers(9, 14)), sheet.depth.shape)
     )
     sheet.melanin += sheet.inside * np.clip(bands, 0, 1) * np.float32(sheet.rng.uniform(0.3, 0.6))
 
@@ -188,14 +188,14 @@ def _scar(sheet: _Sheet) -> None:
 
 def _scales(sheet: _Sheet) -> None:
     """Yellow-white flakes."""
-    flakes = _smooth(sheet.rng, int(sheet.rng.integers(40, 70)), sheet.depth.shape) - np.float32(0.7)
+    flakes = _smooth(sheet.rng, int(sheet.rng.integers(22, 40)), sheet.depth.shape) - np.float32(0.7)
     sheet.white += sheet.inside * np.clip(flakes, 0, 1) * np.float32(sheet.rng.uniform(0.5, 0.9))
 
 
 def _milia(sheet: _Sheet) -> None:
     """Small bright cysts and small dark openings."""
-    sheet.white += _spots(sheet, int(sheet.rng.integers(8, 35)), (1.2, 3.0)) * np.float32(sheet.rng.uniform(0.5, 0.8))
-    sheet.melanin += _spots(sheet, int(sheet.rng.integers(3, 18)), (1.5, 3.5)) * np.float32(0.9)
+    sheet.white += _spots(sheet, int(sheet.rng.integers(10, 26)), (2.5, 5.0)) * np.float32(sheet.rng.uniform(0.5, 0.8))
+    sheet.melanin += _spots(sheet, int(sheet.rng.integers(3, 12)), (2.5, 5.0)) * np.float32(0.9)
 
 
 def _vessels(sheet: _Sheet) -> None:
@@ -205,7 +205,7 @@ def _vessels(sheet: _Sheet) -> None:
     for _ in range(int(rng.integers(2, 6))):
         angle, spread = rng.uniform(0, 2 * np.pi), 0.8 * sheet.radius * rng.random()
         start = (spread * np.cos(angle), spread * np.sin(angle))
-        _branch(draw, sheet, start, rng.uniform(0, 2 * np.pi), sheet.radius * rng.uniform(0.7, 1.3), 3)
+        _branch(draw, sheet, start, rng.uniform(0, 2 * np.pi), sheet.radius * rng.uniform(0.8, 1.4), 5)
     cover = np.asarray(mask.filter(ImageFilter.GaussianBlur(0.6)), dtype=np.float32) / 255
     sheet.blood += cover * np.float32(rng.uniform(0.8, 1.3))
 
@@ -218,8 +218,8 @@ def _branch(
         angle += rng.normal(0, 0.3)
         x, y = points[-1]
         points.append((x + length / 8 * np.cos(angle), y + length / 8 * np.sin(angle)))
-        if width > 1 and rng.random() < 0.35:
-            _branch(draw, sheet, points[-1], angle + rng.choice([-0.8, 0.8]), length * 0.6, width - 1)
+        if width > 2 and rng.random() < 0.35:
+            _branch(draw, sheet, points[-1], angle + rng.choice([-0.8, 0.8]), length * 0.6, width - 2)
     draw.line([_pixel(sheet, point) for point in points], fill=255, width=width, joint="curve")
 
 
@@ -252,9 +252,9 @@ def _develop(sheet: _Sheet) -> np.ndarray:
     """Absorbers to pixels `(h, w, 3)` uint8: skin tone, mottling, white cover, light, vignette, noise."""
     rng, shape = sheet.rng, sheet.depth.shape
     tone = rng.random() ** 1.5
-    skin = np.array([236, 190, 172], np.float32) * np.exp(-MELANIN * np.float32(0.55 * tone))
+    skin = np.array([236, 190, 172], np.float32) * np.exp(-MELANIN * np.float32(0.45 * tone))
     skin *= np.float32(1) + rng.normal(0, 0.03, 3).astype(np.float32)
-    blood = sheet.blood + np.clip(0.12 + 0.045 * _smooth(rng, 9, shape), 0, 1) * np.float32(rng.uniform(0.2, 1.3))
+    blood = sheet.blood + np.clip(0.12 + 0.045 * _smooth(rng, 9, shape), 0, 1) * np.float32(rng.uniform(0.2, 0.9))
     melanin = sheet.melanin + np.clip(0.05 * _smooth(rng, 30, shape), 0, 1)
     density = melanin[..., None] * MELANIN + blood[..., None] * BLOOD + sheet.deep[..., None] * DEEP
     image = skin * np.exp(-density)
