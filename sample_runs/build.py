@@ -16,7 +16,7 @@ from engine.files import atomic_write
 from engine.jobs.launch import make_study_folder, start_study
 from engine.runs.record import State
 from engine.runs.study_folder import StudyFolder
-from engine.study import load_study
+from engine.study import load_study, run_specs
 from simtui.follow import follow
 
 HERE = Path(__file__).resolve().parent
@@ -47,16 +47,16 @@ def build(work_path: Path) -> StudyFolder:
 
 def publish(folder: StudyFolder, target_path: Path) -> int:
     """Copies what the app reads, and the request as it was asked; returns the size in bytes."""
-    listing = folder.listing()
-    left = [record.run_id for record in listing.records if record.state is not State.DONE]
-    if left or listing.damaged:
-        sys.exit(f"{len(left)} runs are not done, {len(listing.damaged)} are damaged: nothing is published")
+    wanted = [spec.run_id for spec in run_specs(load_study(HERE / "sample_study.toml"))]
+    left = [run_id for run_id in wanted if folder.record(run_id).state is not State.DONE]
+    if left:
+        sys.exit(f"{len(left)} runs are not done: nothing is published")
     shutil.rmtree(target_path, ignore_errors=True)
-    for record in listing.records:
-        run_path = target_path / "runs" / record.run_id
+    for run_id in wanted:
+        run_path = target_path / "runs" / run_id
         run_path.mkdir(parents=True)
         for name in KEPT:
-            shutil.copy(folder.run_path(record.run_id) / name, run_path / name)
+            shutil.copy(folder.run_path(run_id) / name, run_path / name)
     shutil.copy(HERE / "sample_study.toml", target_path / "study.toml")
     return sum(path.stat().st_size for path in target_path.rglob("*") if path.is_file())
 
