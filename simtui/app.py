@@ -41,9 +41,10 @@ _DARK = Theme(
     warning="#e6a23c",
     error="#ef6b6b",
     foreground="#d7dce5",
-    background="#0f131a",
-    surface="#181e28",
-    panel="#202836",
+    # Nearly grey: a bluish dark has no neighbour among 256 colours but black.
+    background="#121417",
+    surface="#1f2227",
+    panel="#2a2e35",
     dark=True,
 )
 _SCREENS = {RUNS: RunsScreen, MAP: MapScreen, TRAJECTORIES: TrajectoriesScreen, FORGETTING: ForgettingScreen}
@@ -64,7 +65,7 @@ class SimtuiApp(App[None]):
         studies: study folders; the first is shown, a key turns to the next.
     """
 
-    CSS_PATH = "app.tcss"
+    CSS_PATH = Path(__file__).with_name("app.tcss")
     TITLE = "simtui"
     ENABLE_COMMAND_PALETTE = True
     COMMAND_PALETTE_BINDING = "ctrl+p"
@@ -90,14 +91,12 @@ class SimtuiApp(App[None]):
         return self.console.color_system not in (None, "truecolor")
 
     @property
-    def study_title(self) -> str:
-        """The study in sight, and which of several it is."""
-        path = self._studies[self._study_index]
-        name = safe(self.snapshot.name if self.snapshot else path.name)
-        if len(self._studies) > 1:
-            name += f" ({self._study_index + 1}/{len(self._studies)})"
+    def study_title(self) -> tuple[str, str]:
+        """The study's name, and what must stay when the name is cut: which of several it is, that it is synthetic."""
+        name = self.snapshot.name if self.snapshot else self._studies[self._study_index].name
+        place = f" ({self._study_index + 1}/{len(self._studies)})" if len(self._studies) > 1 else ""
         is_synthetic = self.snapshot is not None and any(each.is_synthetic for each in self.snapshot.records)
-        return f"{name} · synthetic" if is_synthetic else name
+        return safe(name), place + (" · synthetic" if is_synthetic else "")
 
     def on_mount(self) -> None:
         """Opens the first view; what it shows comes from the reader."""
@@ -179,7 +178,7 @@ class SimtuiApp(App[None]):
         for action in actions_of(self._view):
             if action.name != "app.command_palette":
                 run = partial(self.call_later, screen.run_action, action.name)
-                yield SystemCommand(action.says.capitalize(), f"key: {action.shown}", run)
+                yield SystemCommand(action.says[0].upper() + action.says[1:], f"key: {action.shown}", run)
 
     def on_reader_news(self, message: ReaderNews) -> None:
         """Takes what the reader has found, unless it belongs to what nobody looks at any more."""

@@ -45,7 +45,7 @@ def scale_color(value: float, is_256: bool = False) -> str:
 def text_color(background: str) -> str:
     """Dark or light, whichever is easier to read on the background (`#rrggbb`)."""
     red, green, blue = (int(background[i : i + 2], 16) for i in (1, 3, 5))
-    return _DARK_TEXT if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else _LIGHT_TEXT
+    return _DARK_TEXT if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 110 else _LIGHT_TEXT
 
 
 def mixed(color: str, ground: str, share: float) -> str:

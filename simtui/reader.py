@@ -117,7 +117,8 @@ class Reader:
         """Ends the thread, waiting for what it reads now."""
         self._is_stopping = True
         self._wake.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     def open(self, index: int) -> None:
         """Turns to another of the studies."""
@@ -176,7 +177,9 @@ class _StudyReader:
         except SimtuiError as error:
             snapshot = Snapshot(self._path, self._path.name, error=error)
         except OSError as error:
-            snapshot = Snapshot(self._path, self._path.name, error=_unreadable(error, self._path))
+            problem = f"cannot be read ({error.strerror or error})"
+            failure = MachineError(str(self._path), problem, "check the path and its permissions")
+            snapshot = Snapshot(self._path, self._path.name, error=failure)
         if snapshot == self._last or (self._last and snapshot.error and str(snapshot.error) == str(self._last.error)):
             return None
         self._last = snapshot
@@ -302,12 +305,6 @@ def _record(folder: StudyFolder, run_id: str) -> RunRecord | DamagedRun:
         return folder.record(run_id)
     except SimtuiError as error:
         return DamagedRun(run_id, error)
-    except OSError as error:
-        return DamagedRun(run_id, _unreadable(error, folder.run_path(run_id) / RUN_FILE))
-
-
-def _unreadable(error: OSError, path: Path) -> MachineError:
-    return MachineError(str(path), f"cannot be read ({error.strerror or error})", "check the path and its permissions")
 
 
 def _is_running(entry: RunRecord | DamagedRun) -> bool:

@@ -160,11 +160,10 @@ class ViewScreen(Screen[None]):
         for i, (view, title) in enumerate(VIEWS.items(), start=1):
             is_here = view == self.VIEW
             spans.append(Span(f" {i} {title} ", KEY if is_here else DIM))
+        name, mark = self.simtui.study_title
         room = width - line_width(spans) - 2
-        name = self.simtui.study_title
-        if room >= 8:
-            shown = name if cell_len(name) <= room else fitted(name, room)
-            spans.append(Span(fitted(shown, room + 1, "right"), DIM))
+        shown = name if cell_len(name) <= room - len(mark) else fitted(name, room - len(mark))
+        spans.append(Span(fitted(shown + mark, room + 1, "right"), DIM))
         return tuple(spans)
 
     def _footer(self, width: int) -> Line:

@@ -32,11 +32,9 @@ class MapLayout:
     @property
     def window(self) -> str:
         """What is in sight of a map that does not fit; empty where all of it is."""
-        if self.n_rows == self.n_layers == self.n_columns:
-            return ""
-        rows = f"{self.first_row + 1}–{self.first_row + self.n_rows}"
-        columns = f"{self.first_column + 1}–{self.first_column + self.n_columns}"
-        return f"rows {rows}, columns {columns} of {self.n_layers}"
+        axes = ("rows", self.first_row, self.n_rows), ("columns", self.first_column, self.n_columns)
+        parts = [f"{name} {first + 1}–{first + n}" for name, first, n in axes if n < self.n_layers]
+        return f"{', '.join(parts)} of {self.n_layers}" if parts else ""
 
     def lines_of(self, row: int) -> range:
         """The terminal lines of a row of the matrix."""

@@ -39,4 +39,4 @@ class Drawn(Widget):
     def strip_of(self, spans: Iterable[Span], width: int) -> Strip:
         """A line of spans, cut or filled to `width`."""
         segments = [Segment(span.text, self.look(span.role, span.color)) for span in spans]
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+        return Strip(segments).adjust_cell_length(width, self.rich_style).simplify()
