@@ -14,6 +14,7 @@ from pathlib import Path
 
 from engine.backbones.bundled import BUNDLED, bundled_weights_path
 from engine.backbones.torchvision_guard import guard
+from engine.errors import WeightsError
 
 
 def _torch() -> str:
@@ -50,7 +51,14 @@ def _open_clip() -> str:
 
 
 def _bundled() -> str:
-    return ", ".join(f"{name} {bundled_weights_path(name).stat().st_size / 1e6:.1f} MB" for name in BUNDLED)
+    return ", ".join(_bundled_one(name) for name in BUNDLED)
+
+
+def _bundled_one(name: str) -> str:
+    try:
+        return f"{name} {bundled_weights_path(name).stat().st_size / 1e6:.1f} MB"
+    except WeightsError:
+        return f'{name} not there: "python sample_runs/pretrain.py {name}" makes it'
 
 
 def _hub_cache() -> str:
