@@ -1,1 +1,1 @@
-"""simtui"""
+"""The terminal side of simtui: commands, screens, pictures in characters; computes nothing that the engine computes."""

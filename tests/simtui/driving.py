@@ -19,7 +19,7 @@ from simtui.widgets.lines import Lines
 async def opened(*studies: Path, size: tuple[int, int] = (80, 24), view: str = "") -> AsyncIterator[Pilot[None]]:
     """The app on these studies, once the first of them is read, in a view where one is named."""
     app = SimtuiApp(studies, poll_s=0.05)
-    async with app.run_test(size=size) as pilot:
+    async with app.run_test(size=size, notifications=True) as pilot:
         await until(pilot, lambda: app.snapshot is not None)
         if view:
             await press(pilot, view)
