@@ -83,10 +83,13 @@ def origin_knn(backbone: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def evaluate(folder: Path, n: int) -> None:
-    """Prints origin k-NN of the three at random initialisation (mean and range of three seeds) and pre-trained."""
+    """Prints origin k-NN of each at random initialisation (mean and range of three seeds) and pre-trained."""
     images, labels = evaluation_images(n)
     print(f"{'origin k-NN, %':<26} {'random initialisation':>24} {'pre-trained':>12}")
     for name, spec in BUNDLED.items():
+        if not (folder / spec.weights_file).exists():
+            print(f"bundled:{name:<18} not pre-trained yet")
+            continue
         backbone = load_backbone(f"bundled:{name}", weights=folder / spec.weights_file)
         trained = origin_knn(backbone, images, labels)
         random = []

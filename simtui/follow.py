@@ -52,7 +52,9 @@ def follow(folder: StudyFolder, process: subprocess.Popen[bytes]) -> int:
                 stopping = True
     progress = study_progress(folder)
     if progress.failure:
-        console.print(Text(f"simtui: {progress.failure}"))
+        failure = progress.failure
+        words = f"simtui: {safe(failure.where)}: {safe(failure.problem)}\n  fix: {safe(failure.fix)}"
+        console.print(Text(words), soft_wrap=True)
         return progress.failure.exit_code
     _print_outcome(console, folder, progress)
     return 130 if stopping else int(exit_code or 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -19,6 +20,8 @@ from engine.files import atomic_path
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 # The newest may be damaged (a bit flip, a full disk of another system): the one before is kept until the next is whole.
 _KEPT = 2
+# One entry: the format writes several in random order, and the same weights must be the same bytes.
+_FACTS = "simtui"
 _log = logging.getLogger(__name__)
 
 
@@ -60,12 +63,12 @@ class Checkpoints:
                 continue
             try:
                 with safe_open(path, framework="pt") as file:
-                    metadata = file.metadata() or {}
+                    facts = json.loads((file.metadata() or {})[_FACTS])
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                if metadata["sha256"] != _tensor_digest(tensors):
+                if facts["sha256"] != _tensor_digest(tensors):
                     raise ValueError("its checksum is wrong")
-                return ResumePoint(int(metadata["epoch"]), tensors)
-            except (SafetensorError, OSError, KeyError, ValueError) as error:
+                return ResumePoint(int(facts["epoch"]), tensors)
+            except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
                 _log.warning("%s is damaged (%s): going on from the one before", path, error)
         return None
 
@@ -103,7 +106,8 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
 def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     with atomic_path(path) as temp_path:
-        save_file(plain, temp_path, {**metadata, "sha256": _tensor_digest(plain)})
+        facts = json.dumps({**metadata, "sha256": _tensor_digest(plain)}, sort_keys=True)
+        save_file(plain, temp_path, {_FACTS: facts})
 
 
 def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:

@@ -28,7 +28,7 @@ class Listening:
         self.reader = Reader(paths, self.posted.put, poll_s=0.02)
         self.reader.start()
 
-    def next(self, is_wanted: Callable[[News], bool], timeout_s: float = 5.0) -> News:
+    def next(self, is_wanted: Callable[[News], bool], timeout_s: float = 30.0) -> News:
         while not is_wanted(news := self.posted.get(timeout=timeout_s)):
             pass
         return news

@@ -1,0 +1,8 @@
+"""Makes the scripts of `sample_runs` importable, which import each other as scripts do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "sample_runs"))
