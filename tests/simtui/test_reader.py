@@ -108,8 +108,9 @@ def test_a_question_is_answered_and_answered_again_when_its_file_changes(
     again = listening.answer()
     assert isinstance(again.value, Results) and again.value.n_epochs == 2
     listening.reader.watch("map", None)
-    write_run(small_study, spec)
-    listening.snapshot(lambda snapshot: snapshot.records[0].epochs_done == 2)
+    # Not the state at the start: a reader that missed the one between would see no change.
+    write_run(small_study, spec, epochs_done=0)
+    listening.snapshot(lambda snapshot: snapshot.records[0].epochs_done == 0)
     listening.assert_quiet()
 
 
