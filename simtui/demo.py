@@ -17,7 +17,7 @@ from engine.analysis.tables import TableOptions, table_of
 from engine.errors import StudyError
 from engine.files import atomic_write
 from engine.runs.study_folder import StudyFolder
-from simtui.safe_text import safe
+from simtui.safe_text import safe, short_names
 
 N_TARGET = 480
 N_ORIGIN = 480
@@ -40,7 +40,6 @@ _COLUMNS = {
         "backbone",
         "method",
         "seed",
-        "state",
         "test_accuracy",
         "linear_cka_cls",
         "test_ece",
@@ -115,11 +114,11 @@ def _generate(out: Path, console: Console) -> None:
 def _drawn(table: Table, columns: tuple[str, ...]) -> RichTable:
     drawn = RichTable(title=table.name, title_justify="left", header_style="bold", box=None)
     for column in columns:
-        drawn.add_column(
-            column.replace("_", " "), justify="right" if column not in ("backbone", "method", "state") else "left"
-        )
+        is_text = column in ("backbone", "method")
+        drawn.add_column(column.replace("_", " "), justify="left" if is_text else "right", no_wrap=is_text)
+    short = short_names([str(name) for name in table.column("backbone")])
     for row in zip(*(table.column(column) for column in columns), strict=True):
-        drawn.add_row(*(Text(_cell(cell)) for cell in row))
+        drawn.add_row(*(Text(_cell(short.get(cell, cell) if isinstance(cell, str) else cell)) for cell in row))
     return drawn
 
 
