@@ -43,13 +43,14 @@ def trajectories(
     """Groups runs by backbone and method, in the order in which they first come.
 
     Args:
-        results: run id -> its results; runs that are not in it are left out.
+        results: run id -> its results; runs that are not in it, or lack the layer, are left out.
         layer: one block, compared with the same block of the pre-trained model, or the mean over all blocks.
         metric: a name of `Results.quality`.
     """
     groups: dict[tuple[str, str], list[str]] = {}
     for record in records:
-        if record.run_id in results and key in results[record.run_id].similarity:
+        found = results.get(record.run_id)
+        if found and key in found.similarity and (layer == MEAN_OF_LAYERS or layer in found.layers):
             groups.setdefault((record.spec.backbone.name, record.spec.method), []).append(record.run_id)
     return tuple(
         Trajectory(

@@ -93,6 +93,12 @@ def test_an_undefined_layer_makes_the_mean_over_layers_undefined(folder: StudyFo
     assert found.similarity.spreads[0] == Spread(None, None, 0)
 
 
+def test_a_run_without_the_layer_is_left_out(folder: StudyFolder) -> None:
+    records = folder.listing().records
+    results = {record.run_id: folder.results(record.run_id) for record in records}
+    assert trajectories(records, results, KEY, "blocks.11") == ()
+
+
 def test_forgetting_is_before_minus_after_over_the_runs_that_are_done(folder: StudyFolder) -> None:
     table = forgetting_table(folder.listing().records)
     assert table.column("method") == ("full", "scratch")
