@@ -12,15 +12,31 @@ from typing import TYPE_CHECKING, Any
 from engine.measures.table import MEASURES, Measure
 
 if TYPE_CHECKING:
+    from engine.measures.alignment import procrustes, procrustes_angle, procrustes_distance, row_cosine
+    from engine.measures.canonical import linear_regression, mean_cca, mean_squared_cca, pwcca, svcca
     from engine.measures.cka import debiased_cka, linear_cka
-    from engine.measures.pairs import heatmap, heatmaps, why_undefined
+    from engine.measures.dissimilarity import rsa
+    from engine.measures.minibatch import minibatch_cka
+    from engine.measures.neighbours import mutual_knn, mutual_knn_jaccard
+    from engine.measures.pairs import Comparison, heatmap, heatmaps, why_undefined
+    from engine.measures.rbf import rbf_cka
 
-__all__ = ["MEASURES", "Measure", "debiased_cka", "heatmap", "heatmaps", "linear_cka", "why_undefined"]
+__all__ = [
+    "MEASURES", "Comparison", "Measure", "debiased_cka", "heatmap", "heatmaps", "linear_cka", "linear_regression",
+    "mean_cca", "mean_squared_cca", "minibatch_cka", "mutual_knn", "mutual_knn_jaccard", "procrustes",
+    "procrustes_angle", "procrustes_distance", "pwcca", "rbf_cka", "row_cosine", "rsa", "svcca", "why_undefined",
+]  # fmt: skip
+
+# What is not a measure of the table, and the module that has it.
+_OTHERS = {
+    "Comparison": "pairs", "heatmap": "pairs", "heatmaps": "pairs", "why_undefined": "pairs",
+    "procrustes_angle": "alignment", "procrustes_distance": "alignment",
+}  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in MEASURES:
         return MEASURES[name].function
-    if name in ("heatmap", "heatmaps", "why_undefined"):
-        return getattr(import_module("engine.measures.pairs"), name)
+    if name in _OTHERS:
+        return getattr(import_module(f"engine.measures.{_OTHERS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

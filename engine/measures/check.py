@@ -1,9 +1,10 @@
-"""Turns what a caller hands over into layers that can be compared, or says why not; computes nothing."""
+"""Turns what a caller hands over into layers that can be compared, or says why not; knows no measure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,11 @@ import torch
 from torch import Tensor
 
 from engine.errors import NonFiniteError, ShapeError
+
+
+# Columns whose spread is below so many roundings of their level carry no signal: sums of the same numbers taken in
+# another order differ by this much.
+_ROUNDINGS = 4
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,34 @@ class Layer:
         """The type to compute in: float32 for what fits into it exactly, else float64."""
         fits = self.values.is_floating_point() and self.values.itemsize <= 4
         return torch.float32 if fits else torch.float64
+
+    @cached_property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """Smallest and largest value of every column, `(d,)` float64.
+
+        Raises:
+            NonFiniteError: a value is NaN or infinite.
+        """
+        low, high = self.values.amin(dim=0), self.values.amax(dim=0)
+        check_finite(self.values, torch.stack([low, high]), self.where)
+        return low.double(), high.double()
+
+    @property
+    def level(self) -> Tensor:
+        """Largest magnitude of every column, `(d,)` float64."""
+        low, high = self.bounds
+        return torch.maximum(low.abs(), high.abs())
+
+    @cached_property
+    def constancy(self) -> str | None:
+        """Why the layer has no similarity by any measure, in words for a screen; None where it varies."""
+        low, high = self.bounds
+        if bool((low == high).all()):
+            return "constant over the images"
+        spread = high / 2 - low / 2  # halved: the difference of two finite values may overflow
+        if bool((spread <= _ROUNDINGS / 2 * torch.finfo(self.dtype).eps * self.level).all()):
+            return "constant over the images, up to rounding"
+        return None
 
 
 def as_tensor(value: Any, where: str) -> Tensor:
@@ -50,6 +84,8 @@ def as_tensor(value: Any, where: str) -> Tensor:
 
 def as_layer(value: Any, where: str) -> Layer:
     """A representation of shape `(n, d)`; raises ShapeError where it is not one."""
+    if isinstance(value, Layer):
+        return value
     tensor = as_tensor(value, where)
     if tensor.ndim != 2 or tensor.shape[1] == 0:
         raise ShapeError(

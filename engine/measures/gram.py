@@ -3,49 +3,90 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import torch
 from torch import Tensor
 
-from engine.measures.check import Layer, check_finite
+from engine.measures.check import Layer
 from engine.measures.precision import full_precision
 
 # Rows of a tile. 256 to 512 run at the peak of the product; the smaller one wastes less on the diagonal, whose tiles
 # are computed whole, and 24 of them take 6 MB.
-_TILE = 256
-# Columns whose spread is below so many roundings of their level carry no signal: sums of the same numbers taken in
-# another order differ by this much.
-_ROUNDINGS = 4
+TILE = 256
+# Most memory for the Gram tiles of one set that is compared again and again: 12 layers of 4,096 images fit.
+_KEPT_BYTES = 2**29
 
 
-@dataclass(frozen=True)
+@dataclass
 class Centred:
-    """Layers ready for products.
+    """Layers ready for products, and what a next comparison with the same layers need not compute again.
 
     Attributes:
         stacks: the features, `(l, n, d)`, neighbours of equal width in one stack; columns have mean zero, rows a mean
             squared norm of one. A layer that is constant over the images is all zeros.
         q: squared row norms `(L, n)`, float64.
+        is_kept: whether more comparisons will come, so that Gram tiles are worth their memory.
+        own: squared norms of the Gram matrices, `(L,)` float64, once they are known.
+        tiles: Gram tiles `(L, rows, columns)` that are kept, by their first row and column.
     """
 
     stacks: tuple[Tensor, ...]
     q: Tensor
+    is_kept: bool = False
+    own: Tensor | None = None
+    tiles: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> list[Tensor]:
+        """The features of each layer, `(n, d)`."""
+        return [layer for stack in self.stacks for layer in stack]
+
+    @property
+    def widths(self) -> list[int]:
+        """The number of features of each layer."""
+        return [stack.shape[2] for stack in self.stacks for _ in stack]
+
+    def write_tile(self, rows: slice, columns: slice, out: Tensor) -> None:
+        """Writes this tile of every Gram matrix into `out`, `(L, rows, columns)`."""
+        place = (rows.start, columns.start)
+        if place in self.tiles:
+            out.copy_(self.tiles[place])
+            return
+        start = 0
+        for stack in self.stacks:
+            torch.bmm(stack[:, rows], stack[:, columns].transpose(1, 2), out=out[start : start + len(stack)])
+            start += len(stack)
+        n_layers, n = self.q.shape
+        if self.is_kept and n_layers * n * (n + TILE) // 2 * out.itemsize <= _KEPT_BYTES:
+            self.tiles[place] = out.clone()
 
 
-def centre_all(layers: Sequence[Layer]) -> Centred:
-    """Centres every layer in float64, then rounds it to the type to compute in, on the device of the first layer.
+@dataclass(frozen=True)
+class Products:
+    """Inner products of Gram matrices: of each layer with itself, `left` `(L,)` and `right` `(M,)`, and of all pairs,
+    `cross` `(L, M)`; float64."""
 
-    That is float64 for few images too: float32 products leave an error of 1e-8 in what debiasing keeps, n / d.
+    left: Tensor
+    cross: Tensor
+    right: Tensor
+
+
+def type_for(layers: Sequence[Layer]) -> torch.dtype:
+    """float64 where a layer is, and for few images: float32 leaves an error of 1e-8 in what debiasing keeps, n / d."""
+    in_float64 = len(layers[0].values) <= TILE or any(layer.dtype == torch.float64 for layer in layers)
+    return torch.float64 if in_float64 else torch.float32
+
+
+def centre_all(layers: Sequence[Layer], dtype: torch.dtype, device: torch.device, is_kept: bool = False) -> Centred:
+    """Centres every layer in float64, then rounds it to the type to compute in.
 
     Raises:
         NonFiniteError: a value is NaN or infinite.
     """
-    device, n = layers[0].values.device, len(layers[0].values)
-    in_float64 = n <= _TILE or any(layer.dtype == torch.float64 for layer in layers)
-    dtype = torch.float64 if in_float64 else torch.float32
+    n = len(layers[0].values)
     q, stacks = [], []
     for width, run in groupby(layers, key=lambda layer: layer.values.shape[1]):
         members = list(run)
@@ -54,75 +95,99 @@ def centre_all(layers: Sequence[Layer]) -> Centred:
         scratch = torch.empty(stack.shape[1:], dtype=torch.float64, device=device)
         q += [_centre(layer, out, scratch) for layer, out in zip(members, stack, strict=True)]
         stacks.append(stack)
-    return Centred(tuple(stacks), torch.stack(q))
+    return Centred(tuple(stacks), torch.stack(q), is_kept)
 
 
 def _centre(layer: Layer, out: Tensor, scratch: Tensor) -> Tensor:
     """Writes the centred layer into `out` and returns its squared row norms."""
-    x = layer.values.to(out.device)
-    low, high = x.amin(dim=0), x.amax(dim=0)
-    check_finite(x, torch.stack([low, high]), layer.where)
-    low, high = low.double(), high.double()
-    spread = high / 2 - low / 2  # halved: the difference of two finite values may overflow
-    level = torch.maximum(low.abs(), high.abs())
-    if bool((spread <= _ROUNDINGS / 2 * torch.finfo(layer.dtype).eps * level).all()):
+    if layer.constancy:
         return out.zero_()[:, 0].double()
-    # a power of two brings the spread to about one without rounding, so that no square over- or underflows
-    power = math.ldexp(1.0, -max(math.frexp(spread.max().item())[1], -1000))
-    x = scratch.copy_(x).mul_(power)
-    x -= low * power  # before the mean: a constant column becomes exactly zero, whatever its level
-    x -= x.mean(dim=0)
+    x, _ = centre_exactly(layer, scratch)
     q = torch.linalg.vector_norm(x, dim=1).square()
     per_row = len(q) / q.sum()
     torch.mul(x, per_row.sqrt(), out=out)
     return q * per_row
 
 
-def inner_products(centred: Centred, n_left: int, first_right: int) -> Tensor:
-    """Inner products of the Gram matrices, `(L, L)` float64: entry (i, j) is Σ K_i ∘ K_j = |X_iᵀ X_j|².
+def centre_exactly(layer: Layer, out: Tensor) -> tuple[Tensor, float]:
+    """Writes the layer into `out`, float64, times a power of two and with columns of mean zero; returns both."""
+    low, high = (bound.to(out.device) for bound in layer.bounds)
+    spread = (high / 2 - low / 2).max()  # halved: the difference of two finite values may overflow
+    # a power of two brings the spread to about one without rounding, so that no square over- or underflows
+    power = math.ldexp(1.0, -max(math.frexp(spread.item())[1], -1000))
+    out.copy_(layer.values).mul_(power)
+    out -= low * power  # before the mean: a constant column becomes exactly zero, whatever its level
+    out -= out.mean(dim=0)
+    return out, power
 
-    Takes whichever of the two forms needs fewer operations. The feature form fills in only what a heatmap needs: the
-    diagonal, and the pairs of the first `n_left` layers with those from `first_right` on.
+
+def inner_products(left: Centred, right: Centred) -> Products:
+    """Inner products of the Gram matrices, Σ K_i ∘ K_j = |X_iᵀ X_j|²; takes the form with fewer operations."""
+    sides = [left] if right is left else [left, right]
+    unknown = [width for side in sides if side.own is None for width in side.widths]
+    n_cross = sum(left.widths) * sum(right.widths) / (2 if right is left else 1)
+    by_features = 2 * (n_cross + sum(width**2 for width in unknown))
+    fresh = sum(sum(side.widths) for side in sides if not side.tiles)
+    by_tiles = left.q.shape[1] * (fresh + sum(len(side.q) for side in sides) ** 2)
+    with full_precision(left.q.device):
+        return (_by_features if by_features < by_tiles else _by_tiles)(left, right)
+
+
+def gram_tiles(sides: Sequence[Centred]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The tiles of the upper half of all Gram matrices, `(L, rows, columns)`, the layers of all sides in one.
+
+    A tile is a view of one buffer, L · tile² whatever n is, and holds until the next one is asked for.
     """
-    widths = [stack.shape[2] for stack in centred.stacks for _ in stack]
-    n_layers = len(widths)
-    pairs = [(i, i) for i in range(n_layers)]
-    pairs += [(i, j) for i in range(n_left) for j in range(max(i + 1, first_right), n_layers)]
-    by_features = 2 * sum(widths[i] * widths[j] for i, j in pairs)
-    by_gram_tiles = centred.q.shape[1] * (sum(widths) + n_layers**2)
-    with full_precision(centred.q.device):
-        return _by_features(centred, pairs) if by_features < by_gram_tiles else _by_gram_tiles(centred)
-
-
-def _by_gram_tiles(centred: Centred) -> Tensor:
-    """Each tile of all Gram matrices in one batched product, then one product of the tiles: L · tile² of memory."""
-    first, (n_layers, n) = centred.stacks[0], centred.q.shape
-    total = centred.q @ centred.q.T  # the diagonals, in float64: the rest of debiased CKA cancels against them
-    buffer = torch.empty(n_layers * _TILE * _TILE, dtype=first.dtype, device=first.device)
-    for top in range(0, n, _TILE):
-        for left in range(top, n, _TILE):
-            height, width = min(_TILE, n - top), min(_TILE, n - left)
-            tile = buffer[: n_layers * height * width].view(n_layers, height, width)
+    n, n_layers, first = sides[0].q.shape[1], sum(len(side.q) for side in sides), sides[0].stacks[0]
+    buffer = torch.empty(n_layers * TILE * TILE, dtype=first.dtype, device=first.device)
+    for top in range(0, n, TILE):
+        for left in range(top, n, TILE):
+            rows, columns = slice(top, min(top + TILE, n)), slice(left, min(left + TILE, n))
+            shape = (n_layers, rows.stop - top, columns.stop - left)
+            tile = buffer[: math.prod(shape)].view(shape)
             start = 0
-            for stack in centred.stacks:
-                rows, columns = stack[:, top : top + height], stack[:, left : left + width]
-                torch.bmm(rows, columns.transpose(1, 2), out=tile[start : start + len(stack)])
-                start += len(stack)
-            if left == top:
-                tile.diagonal(dim1=1, dim2=2).zero_()
-            # one row of the tile at a time, so that float32 adds up 256 numbers and float64 the rest
-            by_row = tile.transpose(0, 1)
-            part = torch.bmm(by_row, by_row.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
-            total += part if left == top else 2 * part
-    return total
+            for side in sides:
+                side.write_tile(rows, columns, tile[start : start + len(side.q)])
+                start += len(side.q)
+            yield rows, columns, tile
 
 
-def _by_features(centred: Centred, pairs: Sequence[tuple[int, int]]) -> Tensor:
+def _by_tiles(left: Centred, right: Centred) -> Products:
+    """Each tile of all Gram matrices in one batched product, then one product of the tiles."""
+    sides, n_left = ([left], 0) if right is left else ([left, right], len(left.q))
+    n_known = n_left if left.own is not None else 0  # rows of the left side alone, which are known
+    q = torch.cat([side.q for side in sides])
+    total = q @ q[n_known:].T  # the diagonals, in float64: the rest of debiased CKA cancels against them
+    for rows, columns, tile in gram_tiles(sides):
+        on_diagonal = rows == columns
+        if on_diagonal:
+            tile.diagonal(dim1=1, dim2=2).zero_()
+        # one row of the tile at a time, so that float32 adds up 256 numbers and float64 the rest
+        by_row = tile.transpose(0, 1)
+        part = torch.bmm(by_row, by_row[:, n_known:].transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+        total += part if on_diagonal else 2 * part
+    if left.own is None:
+        left.own = total[: len(left.q), : len(left.q)].diagonal()
+    right.own = total[n_left:, n_left - n_known :].diagonal()
+    return Products(left.own, total[: len(left.q), n_left - n_known :], right.own)
+
+
+def _by_features(left: Centred, right: Centred) -> Products:
     """One (d_i, d_j) product a pair: cheaper where there are many more images than features."""
-    layers = [layer for stack in centred.stacks for layer in stack]
-    total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=centred.q.device)
-    for i, j in pairs:
-        # summed in float64: torch's float32 norm of such a matrix is 2e-5 off
-        norm = torch.linalg.vector_norm(layers[i].T @ layers[j], dtype=torch.float64)
-        total[i, j] = total[j, i] = norm.square()
-    return total
+    for side in (left, right):
+        if side.own is None:
+            side.own = torch.stack([_square_norm(layer.T @ layer) for layer in side.layers])
+    assert left.own is not None and right.own is not None
+    if right is left:
+        cross = torch.diag(left.own)
+        for i, x in enumerate(left.layers):
+            for j, y in enumerate(left.layers[:i]):
+                cross[i, j] = cross[j, i] = _square_norm(x.T @ y)
+    else:
+        cross = torch.stack([torch.stack([_square_norm(x.T @ y) for y in right.layers]) for x in left.layers])
+    return Products(left.own, cross, right.own)
+
+
+def _square_norm(x: Tensor) -> Tensor:
+    """Summed in float64: torch's float32 norm of such a matrix is 2e-5 off."""
+    return torch.linalg.vector_norm(x, dtype=torch.float64).square()

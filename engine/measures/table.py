@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,23 +19,31 @@ class Measure:
 
     Attributes:
         name: name in studies, exports and of the function in `engine.measures`.
-        family: module of `engine.measures` that computes it, by `all_pairs(xs, ys, names)`.
+        family: module of `engine.measures` that computes it, by `prepare`, `compare` and `undefined`.
         label: what a screen writes beside the number; names the estimator.
         range: lowest and highest value; higher is more alike.
-        symmetric: whether (x, y) and (y, x) have the same value.
+        is_symmetric: whether (x, y) and (y, x) have the same value.
         invariances: maps of the features of either side alone that leave the value as it is.
+        invariances_of_y: more such maps, of the second side only.
         min_n: fewest images for which it is defined.
+        images_a_feature: n / d below which unrelated representations score well above 0; 0 where they never do.
+        options: what its function takes beside x and y, with the default of each.
+        needs_equal_widths: whether both sides must have the same number of features.
         reference: paper, equation, estimator.
     """
 
     name: str
     family: str
     label: str
-    range: tuple[float, float]
-    symmetric: bool
-    invariances: frozenset[Invariance]
-    min_n: int
     reference: str
+    invariances: frozenset[Invariance]
+    invariances_of_y: frozenset[Invariance] = frozenset()
+    range: tuple[float, float] = (0.0, 1.0)
+    is_symmetric: bool = True
+    min_n: int = 2
+    images_a_feature: float = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+    needs_equal_widths: bool = False
 
     @property
     def function(self) -> Callable[[Any, Any], Tensor]:
@@ -43,31 +51,90 @@ class Measure:
         function: Callable[[Any, Any], Tensor] = getattr(import_module(f"engine.measures.{self.family}"), self.name)
         return function
 
+    def caution(self, n: int, d: int) -> str | None:
+        """What to know before a value at `n` images and `d` features is believed; None where there is nothing."""
+        if n >= self.images_a_feature * d:
+            return None
+        return f"{self.label} is inflated: n = {n} is not ≫ d = {d}"
 
-_CKA_INVARIANCES: frozenset[Invariance] = frozenset({"orthogonal", "isotropic scaling", "translation"})
+
+_EUCLIDEAN: frozenset[Invariance] = frozenset({"orthogonal", "isotropic scaling", "translation"})
+_AFFINE: frozenset[Invariance] = _EUCLIDEAN | {"invertible linear"}
+_ROTATION_SCALE: frozenset[Invariance] = frozenset({"orthogonal", "isotropic scaling"})
 
 MEASURES = {
     measure.name: measure
     for measure in (
         Measure(
-            name="linear_cka",
-            family="cka",
-            label="linear CKA (biased)",
-            range=(0.0, 1.0),
-            symmetric=True,
-            invariances=_CKA_INVARIANCES,
-            min_n=2,
-            reference="Kornblith et al. 2019, eq. 4, linear kernel, biased HSIC",
+            "linear_cka", "cka", "linear CKA (biased)",
+            "Kornblith et al. 2019, eq. 4, linear kernel, biased HSIC",
+            _EUCLIDEAN, images_a_feature=10,
         ),
         Measure(
-            name="debiased_cka",
-            family="cka",
-            label="linear CKA (debiased)",
-            range=(-1.0, 1.0),
-            symmetric=True,
-            invariances=_CKA_INVARIANCES,
-            min_n=4,
-            reference="Kornblith et al. 2019, eq. 4, linear kernel, with the unbiased HSIC of Song et al. 2012, eq. 5",
+            "debiased_cka", "cka", "linear CKA (debiased)",
+            "Kornblith et al. 2019, eq. 4, linear kernel, with the unbiased HSIC of Song et al. 2012, eq. 5",
+            _EUCLIDEAN, range=(-1.0, 1.0), min_n=4,
+        ),
+        Measure(
+            "minibatch_cka", "minibatch", "linear CKA (minibatch, debiased)",
+            "Nguyen et al. 2021: unbiased HSICs averaged over batches, then the ratio",
+            _EUCLIDEAN, range=(-1.0, 1.0), min_n=4, options={"batch_size": 256, "seed": 0},
+        ),
+        Measure(
+            "rbf_cka", "rbf", "RBF CKA (biased)",
+            "Kornblith et al. 2019, eq. 4, RBF kernel, bandwidth a share of the median distance, biased HSIC",
+            _EUCLIDEAN, images_a_feature=10, options={"threshold": 0.5},
+        ),
+        Measure(
+            "mean_cca", "canonical", "mean CCA",
+            "Raghu et al. 2017; Kornblith et al. 2019, table 1: mean canonical correlation",
+            _AFFINE, images_a_feature=100, min_n=3,
+        ),
+        Measure(
+            "mean_squared_cca", "canonical", "mean squared CCA",
+            "Kornblith et al. 2019, table 1: mean squared canonical correlation, R²_CCA",
+            _AFFINE, images_a_feature=10, min_n=3,
+        ),
+        Measure(
+            "svcca", "canonical", "SVCCA (99 % of the variance)",
+            "Raghu et al. 2017: mean canonical correlation of the leading principal components",
+            _EUCLIDEAN, images_a_feature=100, min_n=3, options={"variance": 0.99},
+        ),
+        Measure(
+            "pwcca", "canonical", "PWCCA (weighted by the pre-trained side)",
+            "Morcos et al. 2018: canonical correlations weighted by what they account for in x",
+            frozenset({"isotropic scaling", "translation"}), frozenset({"orthogonal", "invertible linear"}),
+            is_symmetric=False, images_a_feature=100, min_n=3,
+        ),
+        Measure(
+            "linear_regression", "canonical", "linear regression R² (pre-trained from fine-tuned)",
+            "Kornblith et al. 2019, table 1: R² of the regression of x on y",
+            _EUCLIDEAN, frozenset({"invertible linear"}), is_symmetric=False, images_a_feature=10, min_n=3,
+        ),
+        Measure(
+            "procrustes", "alignment", "orthogonal Procrustes similarity",
+            "Williams et al. 2021; Ding et al. 2021: nuclear norm of XᵀY over |X| |Y|",
+            _EUCLIDEAN, images_a_feature=100,
+        ),
+        Measure(
+            "row_cosine", "alignment", "mean cosine of matched images",
+            "mean over the images of cos(x_i, y_i), features matched one by one",
+            frozenset({"isotropic scaling"}), range=(-1.0, 1.0), min_n=2, needs_equal_widths=True,
+        ),
+        Measure(
+            "rsa", "dissimilarity", "RSA (Spearman, correlation distance)",
+            "Kriegeskorte et al. 2008: rank correlation of the dissimilarity matrices",
+            frozenset({"isotropic scaling"}), range=(-1.0, 1.0), min_n=3, options={"correlation": "spearman"},
+        ),
+        Measure(
+            "mutual_knn", "neighbours", "mutual k-NN overlap (k = 10, cosine)",
+            "Huh et al. 2024: mean share of common neighbours",
+            _ROTATION_SCALE, min_n=3, options={"k": 10},
+        ),
+        Measure(
+            "mutual_knn_jaccard", "neighbours", "mutual k-NN Jaccard (k = 10, cosine)",
+            "Klabunde et al. 2023: mean Jaccard index of the neighbourhoods",
+            _ROTATION_SCALE, min_n=3, options={"k": 10},
         ),
     )
-}
+}  # fmt: skip

@@ -14,7 +14,7 @@ import torch
 
 import engine.measures
 from engine.errors import NonFiniteError, ShapeError, StudyError
-from engine.measures import MEASURES, debiased_cka, heatmap, heatmaps, linear_cka, precision, why_undefined
+from engine.measures import MEASURES, Comparison, debiased_cka, heatmap, heatmaps, linear_cka, precision, why_undefined
 from tests.engine.measures import reference
 
 BOTH = ["linear_cka", "debiased_cka"]
@@ -66,7 +66,26 @@ def test_a_set_with_itself_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> 
     xs = layers(1)
     heatmap(xs, xs)
     heatmap(xs, layers(1))
-    assert [len(call.args[0]) for call in centre_all.call_args_list] == [4, 8]
+    assert len(centre_all.call_args_list) == 3
+
+
+@pytest.mark.parametrize("n", [60, 300])
+def test_a_kept_side_is_prepared_once_and_its_values_stay(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.measures import gram
+
+    xs = layers(1, n=n, widths=(400, 400))
+    comparison = Comparison(xs, BOTH)
+    bmm = Mock(wraps=torch.bmm)
+    monkeypatch.setattr(gram.torch, "bmm", bmm)
+    n_products = []
+    for seed in (2, 3, 4):
+        ys = layers(seed, n=n, widths=(400,))
+        before = bmm.call_count
+        found = comparison.heatmaps(ys)
+        n_products.append(bmm.call_count - before)
+        for name in BOTH:
+            assert found[name].numpy() == pytest.approx(reference.cka_map(xs, ys, name), abs=1e-10)
+    assert n_products[0] > n_products[1] == n_products[2]
 
 
 def test_biased_is_the_default() -> None:
