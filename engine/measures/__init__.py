@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from engine.measures.table import MEASURES, Measure
 
 if TYPE_CHECKING:
+    from engine.measures.accumulate import CkaAccumulator
     from engine.measures.alignment import procrustes, procrustes_angle, procrustes_distance, row_cosine
     from engine.measures.canonical import linear_regression, mean_cca, mean_squared_cca, pwcca, svcca
     from engine.measures.cka import debiased_cka, linear_cka
@@ -20,16 +21,21 @@ if TYPE_CHECKING:
     from engine.measures.neighbours import mutual_knn, mutual_knn_jaccard
     from engine.measures.pairs import Comparison, heatmap, heatmaps, why_undefined
     from engine.measures.rbf import rbf_cka
+    from engine.measures.uncertainty import Interval, Null, bootstrap_interval, permutation_null
 
 __all__ = [
-    "MEASURES", "Comparison", "Measure", "debiased_cka", "heatmap", "heatmaps", "linear_cka", "linear_regression",
-    "mean_cca", "mean_squared_cca", "minibatch_cka", "mutual_knn", "mutual_knn_jaccard", "procrustes",
-    "procrustes_angle", "procrustes_distance", "pwcca", "rbf_cka", "row_cosine", "rsa", "svcca", "why_undefined",
+    "MEASURES", "CkaAccumulator", "Comparison", "Interval", "Measure", "Null", "bootstrap_interval", "debiased_cka",
+    "heatmap", "heatmaps", "linear_cka", "linear_regression", "mean_cca", "mean_squared_cca", "minibatch_cka",
+    "mutual_knn", "mutual_knn_jaccard", "permutation_null", "procrustes", "procrustes_angle", "procrustes_distance",
+    "pwcca", "rbf_cka", "row_cosine", "rsa", "svcca", "why_undefined",
 ]  # fmt: skip
 
 # What is not a measure of the table, and the module that has it.
 _OTHERS = {
+    "CkaAccumulator": "accumulate",
     "Comparison": "pairs", "heatmap": "pairs", "heatmaps": "pairs", "why_undefined": "pairs",
+    "Interval": "uncertainty", "Null": "uncertainty",
+    "bootstrap_interval": "uncertainty", "permutation_null": "uncertainty",
     "procrustes_angle": "alignment", "procrustes_distance": "alignment",
 }  # fmt: skip
 

@@ -38,7 +38,7 @@ def procrustes(x: Any, y: Any) -> Tensor:
 
 
 def procrustes_distance(x: Any, y: Any) -> Tensor:
-    """Smallest distance |x - y Q| over rotations Q, both centred and scaled to norm one; in [0, √2], lower is more alike.
+    """Smallest |x - y Q| over rotations Q, both centred and scaled to norm one; in [0, √2], lower is more alike.
 
     √(2 - 2s) with s = `procrustes(x, y)`. Source: Ding et al. 2021, whose value is the square of this one.
     """
@@ -46,7 +46,7 @@ def procrustes_distance(x: Any, y: Any) -> Tensor:
 
 
 def procrustes_angle(x: Any, y: Any) -> Tensor:
-    """Angular Procrustes distance, arccos of `procrustes(x, y)`; a metric, in radians, in [0, π/2], lower is more alike.
+    """Angle between representations, arccos of `procrustes(x, y)`; radians in [0, π/2], lower is more alike; a metric.
 
     Source: Williams et al. 2021, "Generalized shape metrics on neural representations".
     """
@@ -94,7 +94,7 @@ def prepare(layers: Sequence[Layer], is_kept: bool) -> Side:
     return Side(layers)
 
 
-def undefined(side: Side, name: str) -> list[str | None]:
+def undefined(side: Side, name: str, is_x: bool) -> list[str | None]:
     """Why a layer that varies has no similarity, for each layer."""
     if name == "procrustes":
         return [None] * len(side.layers)
@@ -112,6 +112,38 @@ def compare(left: Side, right: Side, names: Sequence[str]) -> dict[str, Tensor]:
             _mean_product, *([rows for rows, _ in side.directions] for side in (left, right))
         )
     return maps
+
+
+def resample(left: Side, right: Side, name: str, weights: Tensor) -> Tensor:
+    """Row cosine of all pairs in every resample, `(L, M, B)`; weights `(n, B)`."""
+    cosines = _all_pairs(lambda x, y: (x * y).sum(dim=1), *([rows for rows, _ in s.directions] for s in (left, right)))
+    return cosines @ weights.to(cosines) / len(weights)
+
+
+def permuted(side: Side, order: Tensor) -> Side:
+    """The side with its images in another order: image i is what `order[i]` was."""
+    found = Side(side.layers)
+    found.__dict__["shapes"] = [x[order] for x in side.shapes]
+    return found
+
+
+def null(left: Side, right: Side, name: str) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation of row cosine over all orders of y's images, `(L, M)`; None for Procrustes."""
+    if name == "procrustes":
+        return None
+    n = len(left.layers[0].values)
+    means, centred = zip(*(_mean_and_rest(side, left) for side in (left, right)), strict=True)
+    mean = torch.stack(means[0]) @ torch.stack(means[1]).T
+    # of a sum of C_i,p(i): the squares of C without its row and column means, over n - 1
+    squares = _all_pairs(lambda x, y: (x * y).sum(), *([rows.T @ rows for rows in side] for side in centred))
+    return mean, (squares / (n - 1)).sqrt() / n
+
+
+def _mean_and_rest(side: Side, left: Side) -> tuple[list[Tensor], list[Tensor]]:
+    """The mean of the unit rows of every layer, and the rows without it."""
+    device = left.layers[0].values.device
+    rows = [rows.to(device) for rows, _ in side.directions]
+    return [x.mean(dim=0) for x in rows], [x - x.mean(dim=0) for x in rows]
 
 
 def _shape(layer: Layer) -> Tensor:

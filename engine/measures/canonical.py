@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from engine.errors import ShapeError
 from engine.measures.check import Layer
 from engine.measures.gram import centre_exactly
 from engine.measures.pairs import compare_two
+from engine.measures.permutation import Symmetric, permutation_moments
 
 
 def mean_cca(x: Any, y: Any) -> Tensor:
@@ -35,8 +36,8 @@ def mean_cca(x: Any, y: Any) -> Tensor:
     Raises:
         ShapeError: not (n, d), the row counts differ, or n < 3.
         NonFiniteError: a value is NaN or infinite.
-    Source: Raghu et al. 2017; Kornblith et al. 2019, table 1. Columns are centred; directions whose variation lies below
-        the rounding of the given type are left out.
+    Source: Raghu et al. 2017; Kornblith et al. 2019, table 1. Columns are centred; directions whose variation lies
+        below the rounding of the given type are left out.
     """
     return compare_two(x, y, "mean_cca")
 
@@ -54,8 +55,8 @@ def mean_squared_cca(x: Any, y: Any) -> Tensor:
 def svcca(x: Any, y: Any, variance: float = 0.99) -> Tensor:
     """Mean canonical correlation of the leading principal components of two representations.
 
-    Invariant to orthogonal maps, isotropic scaling and translation of either side; not to general invertible maps, which
-    change the components. In everything else as `mean_cca`.
+    Invariant to orthogonal maps, isotropic scaling and translation of either side; not to general invertible maps,
+    which change the components. In everything else as `mean_cca`.
 
     Args:
         x: `(n, d_x)` array or tensor of real numbers, one row an image.
@@ -69,9 +70,9 @@ def svcca(x: Any, y: Any, variance: float = 0.99) -> Tensor:
 def pwcca(x: Any, y: Any) -> Tensor:
     """Canonical correlations of x and y, each weighted by how much of x it accounts for.
 
-    The weights are Σ_j |⟨h_i, x_j⟩| with h_i the orthonormal canonical variables of x and x_j its features, so the value
-    is not symmetric, and not even invariant to rotations of x: only to its scale and translation. It is invariant to
-    every invertible linear map of y. In everything else as `mean_cca`.
+    The weights are Σ_j |⟨h_i, x_j⟩| with h_i the orthonormal canonical variables of x and x_j its features, so the
+    value is not symmetric, and not even invariant to rotations of x: only to its scale and translation. It is invariant
+    to every invertible linear map of y. In everything else as `mean_cca`.
 
     Source: Morcos et al. 2018; the weights of x's side, with canonical variables, not their coefficients.
     """
@@ -120,8 +121,10 @@ def prepare(layers: Sequence[Layer], is_kept: bool, variance: float) -> Side:
     return Side(layers, tuple(basis(layer) for layer in layers), variance)
 
 
-def undefined(side: Side, name: str) -> list[str | None]:
+def undefined(side: Side, name: str, is_x: bool) -> list[str | None]:
     """Why a layer that varies has no similarity, for each layer."""
+    if name == "linear_regression" and is_x:
+        return [None] * len(side.layers)
     n = len(side.layers[0].values)
     ranks = [each.leading(side.variance).shape[1] if name == "svcca" else len(each.s) for each in side.bases]
     return [f"varies in {rank} directions over {n} images: any other fits it perfectly" if rank >= n - 1 else None
@@ -132,6 +135,37 @@ def compare(left: Side, right: Side, names: Sequence[str]) -> dict[str, Tensor]:
     """The named measures of all pairs, `(len(xs), len(ys))` float64."""
     rows = [[_pair(x, y, left.variance, names) for y in right.bases] for x in left.bases]
     return {name: torch.tensor([[pair[name] for pair in row] for row in rows], dtype=torch.float64) for name in names}
+
+
+def permuted(side: Side, order: Tensor) -> Side:
+    """The side with its images in another order: image i is what `order[i]` was."""
+    return replace(side, bases=tuple(replace(each, u=each.u[order]) for each in side.bases))
+
+
+def null(left: Side, right: Side, name: str) -> tuple[Tensor, Tensor] | None:
+    """Mean and standard deviation over all orders of y's images, `(L, M)` each; None where no formula is known."""
+    if name not in ("mean_squared_cca", "linear_regression"):
+        return None
+    x, y = (_projections(side.bases, left) for side in (left, right))
+    if name == "linear_regression":  # of the Gram matrix of x with the projection onto y
+        u = [each.u.square() @ each.s.square() for each in left.bases]
+        x = Symmetric(
+            torch.stack([q.sum() for q in u]),
+            torch.stack([each.s.pow(4).sum() for each in left.bases]),
+            torch.stack([q.square().sum() for q in u]),
+        )
+    mean, sd = permutation_moments(x, y, len(left.layers[0].values), normalise=False)
+    scale = (
+        x.trace[:, None].expand_as(mean) if name == "linear_regression" else torch.minimum(x.trace[:, None], y.trace)
+    )
+    return mean / scale, sd / scale
+
+
+def _projections(bases: Sequence[Basis], left: Side) -> Symmetric:
+    """What permutations need of the projections u uᵀ."""
+    leverages = [each.u.square().sum(dim=1).to(left.layers[0].values.device) for each in bases]
+    ranks = torch.stack([each.sum() for each in leverages])
+    return Symmetric(ranks, ranks, torch.stack([each.square().sum() for each in leverages]))
 
 
 def basis(layer: Layer) -> Basis:

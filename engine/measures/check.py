@@ -13,7 +13,6 @@ from torch import Tensor
 
 from engine.errors import NonFiniteError, ShapeError
 
-
 # Columns whose spread is below so many roundings of their level carry no signal: sums of the same numbers taken in
 # another order differ by this much.
 _ROUNDINGS = 4
@@ -52,13 +51,18 @@ class Layer:
     @cached_property
     def constancy(self) -> str | None:
         """Why the layer has no similarity by any measure, in words for a screen; None where it varies."""
-        low, high = self.bounds
-        if bool((low == high).all()):
-            return "constant over the images"
-        spread = high / 2 - low / 2  # halved: the difference of two finite values may overflow
-        if bool((spread <= _ROUNDINGS / 2 * torch.finfo(self.dtype).eps * self.level).all()):
-            return "constant over the images, up to rounding"
-        return None
+        return why_constant(*self.bounds, self.dtype)
+
+
+def why_constant(low: Tensor, high: Tensor, dtype: torch.dtype) -> str | None:
+    """In which way columns within these bounds are constant, in words for a screen; None where one varies."""
+    if bool((low == high).all()):
+        return "constant over the images"
+    spread = high / 2 - low / 2  # halved: the difference of two finite values may overflow
+    level = torch.maximum(low.abs(), high.abs())
+    if bool((spread <= _ROUNDINGS / 2 * torch.finfo(dtype).eps * level).all()):
+        return "constant over the images, up to rounding"
+    return None
 
 
 def as_tensor(value: Any, where: str) -> Tensor:

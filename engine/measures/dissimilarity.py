@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,8 +11,10 @@ from torch import Tensor
 
 from engine.errors import ShapeError
 from engine.measures.check import Layer
+from engine.measures.gram import TILE
 from engine.measures.pairs import compare_two
 from engine.measures.precision import full_precision
+from engine.measures.resampling import Kernels, weighted_products
 
 # Dissimilarities within this are equal: the rounding of a float64 product of a few thousand features stays below.
 _TIE = 2.0**-40
@@ -29,7 +31,7 @@ def rsa(x: Any, y: Any, correlation: Literal["spearman", "pearson"] = "spearman"
     Args:
         x: `(n, d_x)` array or tensor of real numbers, one row an image.
         y: `(n, d_y)`, the same images in the same order.
-        correlation: "spearman" takes the ranks of the dissimilarities, equal ones their mean rank; "pearson" themselves.
+        correlation: "spearman" of the ranks, equal ones at their mean rank; "pearson" of the dissimilarities.
     Returns:
         0-d float64 tensor on the CPU, in [-1, 1], higher is more alike; NaN where a side is constant over the images,
         has an image whose features are all equal, or has all images equally dissimilar (`why_undefined` says which).
@@ -43,7 +45,7 @@ def rsa(x: Any, y: Any, correlation: Literal["spearman", "pearson"] = "spearman"
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two sets of a comparison: `values` `(L, n (n - 1) / 2)`, dissimilarities or ranks, centred, norm one."""
+    """One of the two sets of a comparison: `values` `(L, n (n - 1) / 2)`, dissimilarities or ranks, standardised."""
 
     layers: Sequence[Layer]
     values: Tensor
@@ -60,7 +62,7 @@ def prepare(layers: Sequence[Layer], is_kept: bool, correlation: str) -> Side:
     return Side(layers, values, reasons)
 
 
-def undefined(side: Side, name: str) -> list[str | None]:
+def undefined(side: Side, name: str, is_x: bool) -> list[str | None]:
     """Why a layer that varies has no similarity, for each layer."""
     return list(side.reasons)
 
@@ -72,6 +74,57 @@ def compare(left: Side, right: Side, names: Sequence[str]) -> dict[str, Tensor]:
         part = slice(start, start + _CHUNK)
         total += left.values[:, part] @ right.values[:, part].to(left.values.device).T
     return {"rsa": total.clamp(-1, 1)}
+
+
+def resample(left: Side, right: Side, name: str, weights: Tensor) -> Tensor:
+    """The correlation of all pairs in every resample, `(L, M, B)`; weights `(n, B)`.
+
+    Each pair of different images counts as often as both were drawn; an image is never paired with its own copy. Ranks
+    stay those among all images.
+    """
+    n, n_left, n_right = len(weights), len(left.layers), len(right.layers)
+    device = left.values.device
+    values = torch.cat([left.values, right.values.to(device)])
+    values *= values.shape[1] ** 0.5  # near one, so that weighted sums are well scaled
+    one = len(values)
+
+    def tiles() -> Iterator[tuple[slice, slice, Tensor]]:
+        index = torch.zeros(n, n, dtype=torch.int64, device=device)
+        rows, columns = torch.triu_indices(n, n, 1, device=device)
+        index[rows, columns] = index[columns, rows] = torch.arange(len(rows), device=device)
+        for top in range(0, n, TILE):
+            for start in range(top, n, TILE):
+                at, of = slice(top, min(top + TILE, n)), slice(start, min(start + TILE, n))
+                tile = values[:, index[at, of]]
+                yield at, of, torch.cat([tile, torch.ones_like(tile[:1])])  # a kernel of ones: sums as products with it
+
+    kernels = Kernels(tiles, torch.zeros(one + 1, n, dtype=torch.float64, device=device), lambda v: v)
+    cross = [(i, j) for i in range(n_left) for j in range(n_left, one)]
+    pairs = [*((i, i) for i in range(one + 1)), *((i, one) for i in range(one)), *cross]
+    sums = weighted_products(kernels, torch.tensor(pairs, device=device), [(weights.to(device), weights.to(device))])
+    squares, total, means = sums[:one], sums[one], sums[one + 1 : 2 * one + 1] / sums[one]
+    length = (squares / total - means.square()).clamp(min=0).sqrt()
+    products = sums[2 * one + 1 :].view(n_left, n_right, -1) / total
+    return (products - means[:n_left, None] * means[None, n_left:]) / (length[:n_left, None] * length[None, n_left:])
+
+
+def null(left: Side, right: Side, name: str) -> tuple[Tensor, Tensor]:
+    """Mean (zero) and standard deviation of the correlation over all orders of y's images, `(L, M)` each."""
+    n = len(left.layers[0].values)
+    row_squares = [_row_sums(side.values.to(left.values.device), n).square().sum(dim=1) for side in (left, right)]
+    # Mantel 1967; a matrix without diagonal whose entries sum to zero and their squares, both halves, to two
+    x, y = row_squares[0][:, None], row_squares[1][None, :]
+    variance = 2 * 4 / (n * (n - 1)) + 4 * (x - 2) * (y - 2) / (n * (n - 1) * (n - 2))
+    if n > 3:
+        variance = variance + (4 - 4 * x) * (4 - 4 * y) / (n * (n - 1) * (n - 2) * (n - 3))
+    return torch.zeros_like(variance), variance.clamp(min=0).sqrt() / 2  # the sum over both halves counts pairs twice
+
+
+def _row_sums(values: Tensor, n: int) -> Tensor:
+    """Row sums of the symmetric matrices whose upper half is given, `(L, n)`."""
+    rows, columns = torch.triu_indices(n, n, 1, device=values.device)
+    sums = torch.zeros(len(values), n, dtype=torch.float64, device=values.device)
+    return sums.index_add_(1, rows, values).index_add_(1, columns, values)
 
 
 def _write(layer: Layer, correlation: str, out: Tensor) -> str | None:

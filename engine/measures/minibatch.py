@@ -1,9 +1,9 @@
-"""Minibatch CKA: unbiased HSICs averaged over batches of images, then the ratio; owns how images are dealt to batches."""
+"""Minibatch CKA: unbiased HSICs averaged over batches, then the ratio; owns how images are dealt to batches."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.errors import ShapeError
 from engine.measures.check import Layer
+from engine.measures.cka import LEAST_SHARE
 from engine.measures.gram import centre_all
 from engine.measures.pairs import compare_two
 from engine.measures.precision import full_precision
@@ -44,9 +45,11 @@ def minibatch_cka(x: Any, y: Any, batch_size: int = 256, seed: int | None = 0) -
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two sets of a comparison: for every batch the layers `(L, b, d)`, neighbours of one width together."""
+    """One of the two sets of a comparison: for every batch its rows and the layers `(l, b, d)`, neighbours of one width
+    together."""
 
     layers: Sequence[Layer]
+    rows: tuple[Tensor, ...]
     batches: tuple[tuple[Tensor, ...], ...]
 
 
@@ -68,11 +71,11 @@ def prepare(layers: Sequence[Layer], is_kept: bool, batch_size: int, seed: int |
     # the HSIC of a batch is blind to where its centre lies: centring once keeps float32 exact enough
     float64 = any(layer.dtype == torch.float64 for layer in layers) or min(batch_size, n) <= 64
     centred = centre_all(layers, torch.float64 if float64 else torch.float32, device)
-    rows = [batch.to(device) for batch in batches_of(n, batch_size, seed)]
-    return Side(layers, tuple(tuple(stack[:, batch] for stack in centred.stacks) for batch in rows))
+    rows = tuple(batch.to(device) for batch in batches_of(n, batch_size, seed))
+    return Side(layers, rows, tuple(tuple(stack[:, batch] for stack in centred.stacks) for batch in rows))
 
 
-def undefined(side: Side, name: str) -> list[str | None]:
+def undefined(side: Side, name: str, is_x: bool) -> list[str | None]:
     """Why a layer that varies has no similarity, for each layer."""
     own = compare(side, side, [name])[name].diagonal()
     return [
@@ -80,30 +83,44 @@ def undefined(side: Side, name: str) -> list[str | None]:
     ]
 
 
+def permuted(side: Side, order: Tensor) -> Side:
+    """The side with its images in another order: image i is what `order[i]` was."""
+    dealt = torch.cat(side.rows)
+    place = torch.empty_like(dealt)
+    place[dealt] = torch.arange(len(dealt), device=dealt.device)
+    whole = [torch.cat(parts, dim=1) for parts in zip(*side.batches, strict=True)]
+    return replace(side, batches=tuple(tuple(stack[:, place[order[rows]]] for stack in whole) for rows in side.rows))
+
+
 def compare(left: Side, right: Side, names: Sequence[str]) -> dict[str, Tensor]:
     """Minibatch CKA of all pairs, `(len(xs), len(ys))` float64."""
     n_left, first_right = len(left.layers), 0 if right is left else len(left.layers)
-    total = torch.zeros((), dtype=torch.float64)
+    hsics, plain = [], []
     for theirs, ours in zip(left.batches, right.batches, strict=True):
-        stacks = theirs if right is left else (*theirs, *(ours_stack.to(theirs[0]) for ours_stack in ours))
-        total = total.to(theirs[0].device) + _batch_hsic(stacks)
+        hsic, square = _batch_hsic(theirs if right is left else (*theirs, *(stack.to(theirs[0]) for stack in ours)))
+        hsics.append(hsic)
+        plain.append(square)
+    total = torch.stack(hsics).sum(dim=0)
     own = total.diagonal()
-    own = torch.where(own > 0, own, torch.nan).sqrt()
+    own = torch.where(own > LEAST_SHARE * torch.stack(plain).sum(dim=0), own, torch.nan).sqrt()
     return {"minibatch_cka": total[:n_left, first_right:] / torch.outer(own[:n_left], own[first_right:])}
 
 
-def _batch_hsic(stacks: Sequence[Tensor]) -> Tensor:
-    """The unbiased HSIC of every pair of layers over one batch, `(L, L)` float64 (Song et al. 2012, eq. 5)."""
+def _batch_hsic(stacks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The unbiased HSIC of every pair of layers over one batch, `(L, L)` (Song et al. 2012, eq. 5), float64.
+
+    Also what the HSIC of each layer with itself would be were nothing taken off it, `(L,)`.
+    """
     b = stacks[0].shape[1]
     with full_precision(stacks[0].device):
         grams = torch.cat([torch.bmm(stack, stack.transpose(1, 2)) for stack in stacks])
+        plain = torch.linalg.vector_norm(grams, dim=(1, 2)).double().square()
         grams.diagonal(dim1=1, dim2=2).zero_()
         sums = grams.sum(dim=2, dtype=torch.float64)
-        totals = sums.sum(dim=1)
+        shift = sums.sum(dim=1) / ((b - 1) * (b - 2))
         # U-centred, so that the sum of products does not cancel
-        grams += ((totals / ((b - 1) * (b - 2)))[:, None, None] - (sums[:, :, None] + sums[:, None, :]) / (b - 2)).to(
-            grams
-        )
+        grams += (shift[:, None, None] - (sums[:, :, None] + sums[:, None, :]) / (b - 2)).to(grams)
         grams.diagonal(dim1=1, dim2=2).zero_()
         by_row = grams.transpose(0, 1)
-        return torch.bmm(by_row, by_row.transpose(1, 2)).sum(dim=0, dtype=torch.float64) / (b * (b - 3))
+        hsic = torch.bmm(by_row, by_row.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+    return hsic / (b * (b - 3)), plain / (b * (b - 3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -73,19 +73,36 @@ def prepare(layers: Sequence[Layer], is_kept: bool, k: int) -> Side:
     return Side(layers, nearest.to(layers[0].values.device), k, tuple(zero for _, zero in found))
 
 
-def undefined(side: Side, name: str) -> list[str | None]:
+def undefined(side: Side, name: str, is_x: bool) -> list[str | None]:
     """Why a layer that varies has no similarity, for each layer."""
     return [None if row is None else f"image {row} has only zeros, which have no cosine" for row in side.zero_rows]
 
 
 def compare(left: Side, right: Side, names: Sequence[str]) -> dict[str, Tensor]:
     """The named measures of all pairs, `(len(xs), len(ys))` float64."""
-    shared = shared_neighbours(left, right)
-    values = {"mutual_knn": shared / left.k, "mutual_knn_jaccard": shared / (2 * left.k - shared)}
-    return {name: values[name].mean(dim=2) for name in names}
+    return {name: _by_image(left, right, name).mean(dim=2) for name in names}
 
 
-def shared_neighbours(left: Side, right: Side) -> Tensor:
+def resample(left: Side, right: Side, name: str, weights: Tensor) -> Tensor:
+    """The named measure of all pairs in every resample, `(L, M, B)`, the neighbours those among all images."""
+    values = _by_image(left, right, name)
+    return values @ weights.to(values) / len(weights)
+
+
+def permuted(side: Side, order: Tensor) -> Side:
+    """The side with its images in another order: image i is what `order[i]` was."""
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order), device=order.device)
+    return replace(side, nearest=place[side.nearest[:, order]])
+
+
+def _by_image(left: Side, right: Side, name: str) -> Tensor:
+    """The named measure of each image, `(L, M, n)` float64."""
+    shared = _shared_neighbours(left, right)
+    return shared / left.k if name == "mutual_knn" else shared / (2 * left.k - shared)
+
+
+def _shared_neighbours(left: Side, right: Side) -> Tensor:
     """How many neighbours each image has in common, `(L, M, n)` float64."""
     n = left.nearest.shape[1]
     rights = right.nearest.to(left.nearest.device)

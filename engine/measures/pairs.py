@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,29 +41,41 @@ class Comparison:
         """Similarity of every one of `xs` with every one of `ys`, for each measure; see `heatmap`."""
         return self._compare([as_layer(y, f"ys[{i}]") for i, y in enumerate(ys)])
 
+    def prepared(self, ys: Sequence[Any], measure: str) -> tuple[Any, Any]:
+        """Both sides as the family of a measure has made them ready, each layer checked."""
+        right = [as_layer(y, f"ys[{i}]") for i, y in enumerate(ys)]
+        self._check(right)
+        return self._both(MEASURES[measure].family, right)
+
+    def _both(self, family: str, right: Sequence[Layer] | None) -> tuple[Any, Any]:
+        module, options = import_module(f"engine.measures.{family}"), self._options[family]
+        if family not in self._prepared:
+            self._prepared[family] = module.prepare(self._left, self._is_kept, **options)
+        x = self._prepared[family]
+        return x, x if right is None else module.prepare(right, False, **options)
+
     @torch.no_grad()
     def _compare(self, right: Sequence[Layer] | None) -> dict[str, Tensor]:
         """`right` None: the layers with themselves."""
-        layers = self._left if right is None else right
-        for side, found in (("xs", self._left), ("ys", layers)):
-            if not found:
-                raise ShapeError(side, "has no layers (need at least one)", "pass a list of (n, d) arrays")
-        n = check_same_rows([*self._left, *layers])
-        for measure in self._measures:
-            _check_fits(measure, n, self._left, layers)
+        self._check(self._left if right is None else right)
         maps: dict[str, Tensor] = {}
-        for family, options in self._options.items():
+        for family in self._options:
             module = import_module(f"engine.measures.{family}")
-            if family not in self._prepared:
-                self._prepared[family] = module.prepare(self._left, self._is_kept, **options)
-            x = self._prepared[family]
-            y = x if right is None else module.prepare(right, False, **options)
+            x, y = self._both(family, right)
             names = [measure.name for measure in self._measures if measure.family == family]
             maps |= {
-                name: _masked(values.cpu(), [_reasons(module, side, name) for side in (x, y)])
+                name: _masked(values.cpu(), _reasons(module, x, name, True), _reasons(module, y, name, False))
                 for name, values in module.compare(x, y, names).items()
             }
         return {measure.name: maps[measure.name] for measure in self._measures}
+
+    def _check(self, right: Sequence[Layer]) -> None:
+        for side, found in (("xs", self._left), ("ys", right)):
+            if not found:
+                raise ShapeError(side, "has no layers (need at least one)", "pass a list of (n, d) arrays")
+        n = check_same_rows([*self._left, *right])
+        for measure in self._measures:
+            _check_fits(measure, n, self._left, right)
 
 
 def heatmap(xs: Iterable[Any], ys: Iterable[Any], measure: str = "linear_cka", **options: Any) -> Tensor:
@@ -101,12 +113,13 @@ def compare_two(x: Any, y: Any, measure: str, **options: Any) -> Tensor:
 
 
 @torch.no_grad()
-def why_undefined(x: Any, measure: str = "linear_cka", **options: Any) -> str | None:
-    """Why a measure of this representation is NaN, in words for a screen; None where it is not."""
+def why_undefined(x: Any, measure: str = "linear_cka", side: Literal["x", "y"] = "x", **options: Any) -> str | None:
+    """Why a measure is NaN with this representation on this side, in words for a screen; None where it is not."""
     layers, found = [as_layer(x, "x")], _measure(measure)
     _check_fits(found, len(layers[0].values), layers, layers)
     module = import_module(f"engine.measures.{found.family}")
-    return _reasons(module, module.prepare(layers, False, **_shared_out([found], options)[found.family]), measure)[0]
+    prepared = module.prepare(layers, False, **_shared_out([found], options)[found.family])
+    return _reasons(module, prepared, measure, side == "x")[0]
 
 
 def _once(
@@ -157,12 +170,12 @@ def _shared_out(measures: Sequence[Measure], options: Mapping[str, Any]) -> dict
     return families
 
 
-def _reasons(module: Any, side: Any, name: str) -> list[str | None]:
+def _reasons(module: Any, side: Any, name: str, is_x: bool) -> list[str | None]:
     """Why each layer has no similarity: what holds for every measure, then what only this one needs."""
     always = [layer.constancy for layer in side.layers]
-    return always if all(always) else [a or b for a, b in zip(always, module.undefined(side, name), strict=True)]
+    return always if all(always) else [a or b for a, b in zip(always, module.undefined(side, name, is_x), strict=True)]
 
 
-def _masked(values: Tensor, reasons: Sequence[Sequence[str | None]]) -> Tensor:
+def _masked(values: Tensor, *reasons: Sequence[str | None]) -> Tensor:
     rows, columns = (torch.tensor([reason is not None for reason in side]) for side in reasons)
     return values.masked_fill(rows[:, None] | columns[None, :], torch.nan)

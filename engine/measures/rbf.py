@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,9 @@ from engine.errors import ShapeError
 from engine.measures.check import Layer
 from engine.measures.gram import Centred, centre_all, gram_tiles, type_for
 from engine.measures.pairs import compare_two
+from engine.measures.permutation import Symmetric, permutation_moments
 from engine.measures.precision import full_precision
+from engine.measures.resampling import Kernels, resampled_cka
 
 
 def rbf_cka(x: Any, y: Any, threshold: float = 0.5) -> Tensor:
@@ -59,7 +61,7 @@ def prepare(layers: Sequence[Layer], is_kept: bool, threshold: float) -> Side:
     return Side(layers, centred, torch.stack(medians), threshold)
 
 
-def undefined(side: Side, name: str) -> list[str | None]:
+def undefined(side: Side, name: str, is_x: bool) -> list[str | None]:
     """Why a layer that varies has no similarity, for each layer."""
     zero = "half of the images or more are one and the same: the median distance is zero"
     return [zero if each else None for each in (side.medians <= 1e-12).tolist()]
@@ -67,37 +69,68 @@ def undefined(side: Side, name: str) -> list[str | None]:
 
 def compare(left: Side, right: Side, names: Sequence[str]) -> dict[str, Tensor]:
     """RBF CKA of all pairs, `(len(xs), len(ys))` float64, tile by tile."""
-    sides = [left] if right is left else [left, right]
-    dtype = torch.promote_types(left.centred.stacks[0].dtype, right.centred.stacks[0].dtype)
-    centred = [_converted(side.centred, dtype, left.centred.q.device) for side in sides]
-    q = torch.cat([each.q for each in centred])
-    widths = torch.cat([2 * side.threshold**2 * side.medians.to(q.device).clamp(min=1e-300) for side in sides])
-    n_layers, n = q.shape
-    total, sums = torch.zeros(n_layers, n_layers, dtype=torch.float64, device=q.device), torch.zeros_like(q)
-    with full_precision(q.device):
-        for rows, columns, tile in gram_tiles(centred):
-            kernel = _kernel(tile, q[:, rows], q[:, columns], widths)
-            on_diagonal = rows == columns
-            if on_diagonal:
-                kernel.diagonal(dim1=1, dim2=2).zero_()  # ones, which are added exactly below
-            else:
-                sums[:, columns] += kernel.sum(dim=1, dtype=torch.float64)
-            sums[:, rows] += kernel.sum(dim=2, dtype=torch.float64)
-            by_row = kernel.transpose(0, 1)
-            part = torch.bmm(by_row, by_row.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
-            total += part if on_diagonal else 2 * part
-    total, sums = total + n, sums + 1
-    whole = sums.sum(dim=1)
-    hsic = total - 2 / n * (sums @ sums.T) + torch.outer(whole, whole) / n**2
+    hsic = _hsic([left] if right is left else [left, right])[0]
     own = hsic.diagonal().clamp(min=0).sqrt()
     n_left, first_right = len(left.layers), 0 if right is left else len(left.layers)
     return {"rbf_cka": hsic[:n_left, first_right:] / torch.outer(own[:n_left], own[first_right:])}
 
 
-def _kernel(tile: Tensor, q_rows: Tensor, q_columns: Tensor, widths: Tensor) -> Tensor:
-    """exp(-D² / width) of a tile of Gram matrices, in place."""
-    tile.mul_(-2).add_(q_rows.to(tile)[:, :, None]).add_(q_columns.to(tile)[:, None, :]).clamp_(min=0)
-    return tile.div_(-widths.to(tile)[:, None, None]).exp_()
+def resample(left: Side, right: Side, name: str, weights: Tensor) -> Tensor:
+    """RBF CKA of all pairs in every resample, `(L, M, B)`, the bandwidths those of all images; weights `(n, B)`."""
+    sides = [left, right]
+    diagonal = torch.cat([torch.ones_like(side.centred.q) for side in sides]).to(left.centred.q.device)
+
+    def times(v: Tensor) -> Tensor:
+        total = torch.zeros(*diagonal.shape, v.shape[1], dtype=torch.float64, device=v.device)
+        for rows, columns, tile in _kernel_tiles(sides):
+            total[:, rows] += tile @ v[columns].to(tile)
+            if rows != columns:
+                total[:, columns] += tile.transpose(1, 2) @ v[rows].to(tile)
+        return total
+
+    return resampled_cka(Kernels(lambda: _kernel_tiles(sides), diagonal, times), len(left.layers), weights, False)
+
+
+def null(left: Side, right: Side, name: str) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of RBF CKA over all orders of y's images, `(L, M)` each."""
+    n, found = len(left.layers[0].values), []
+    for side in (left, right):
+        hsic, sums = _hsic([side])
+        diagonal = 1 - 2 / n * sums + sums.sum(dim=1, keepdim=True) / n**2  # of the centred kernel
+        found.append(Symmetric(diagonal.sum(dim=1), hsic.diagonal(), diagonal.square().sum(dim=1)))
+    return permutation_moments(found[0], found[1], n)
+
+
+def _hsic(sides: Sequence[Side]) -> tuple[Tensor, Tensor]:
+    """The biased HSIC of every pair of layers of all sides, `(L, L)`, and the row sums of their kernels, `(L, n)`."""
+    n_layers, n = sum(len(side.layers) for side in sides), len(sides[0].layers[0].values)
+    total = torch.zeros(n_layers, n_layers, dtype=torch.float64, device=sides[0].centred.q.device)
+    sums = torch.zeros(n_layers, n, dtype=torch.float64, device=total.device)
+    for rows, columns, kernel in _kernel_tiles(sides):
+        if rows != columns:
+            sums[:, columns] += kernel.sum(dim=1, dtype=torch.float64)
+        sums[:, rows] += kernel.sum(dim=2, dtype=torch.float64)
+        by_row = kernel.transpose(0, 1)
+        part = torch.bmm(by_row, by_row.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+        total += part if rows == columns else 2 * part
+    whole = sums.sum(dim=1)
+    return total - 2 / n * (sums @ sums.T) + torch.outer(whole, whole) / n**2, sums
+
+
+def _kernel_tiles(sides: Sequence[Side]) -> Iterator[tuple[slice, slice, Tensor]]:
+    """The tiles of the upper half of all kernels, the layers of all sides in one; see `gram_tiles`."""
+    device = sides[0].centred.q.device
+    dtype = sides[0].centred.stacks[0].dtype
+    for side in sides[1:]:
+        dtype = torch.promote_types(dtype, side.centred.stacks[0].dtype)
+    centred = [_converted(side.centred, dtype, device) for side in sides]
+    q = torch.cat([each.q for each in centred]).to(dtype)
+    widths = torch.cat([2 * side.threshold**2 * side.medians.to(device).clamp(min=1e-300) for side in sides])
+    for rows, columns, tile in gram_tiles(centred):
+        tile.mul_(-2).add_(q[:, rows, None]).add_(q[:, None, columns]).clamp_(min=0)
+        if rows == columns:
+            tile.diagonal(dim1=1, dim2=2).zero_()
+        yield rows, columns, tile.div_(-widths.to(dtype)[:, None, None]).exp_()
 
 
 def _squared_distances(x: Tensor, q: Tensor) -> Tensor:

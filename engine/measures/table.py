@@ -28,6 +28,7 @@ class Measure:
         min_n: fewest images for which it is defined.
         images_a_feature: n / d below which unrelated representations score well above 0; 0 where they never do.
         options: what its function takes beside x and y, with the default of each.
+        can_be_resampled: whether `bootstrap_interval` can do without a decomposition a resample.
         needs_equal_widths: whether both sides must have the same number of features.
         reference: paper, equation, estimator.
     """
@@ -43,6 +44,7 @@ class Measure:
     min_n: int = 2
     images_a_feature: float = 0
     options: Mapping[str, Any] = field(default_factory=dict)
+    can_be_resampled: bool = False
     needs_equal_widths: bool = False
 
     @property
@@ -68,12 +70,12 @@ MEASURES = {
         Measure(
             "linear_cka", "cka", "linear CKA (biased)",
             "Kornblith et al. 2019, eq. 4, linear kernel, biased HSIC",
-            _EUCLIDEAN, images_a_feature=10,
+            _EUCLIDEAN, images_a_feature=10, can_be_resampled=True,
         ),
         Measure(
             "debiased_cka", "cka", "linear CKA (debiased)",
             "Kornblith et al. 2019, eq. 4, linear kernel, with the unbiased HSIC of Song et al. 2012, eq. 5",
-            _EUCLIDEAN, range=(-1.0, 1.0), min_n=4,
+            _EUCLIDEAN, range=(-1.0, 1.0), min_n=4, can_be_resampled=True,
         ),
         Measure(
             "minibatch_cka", "minibatch", "linear CKA (minibatch, debiased)",
@@ -83,7 +85,7 @@ MEASURES = {
         Measure(
             "rbf_cka", "rbf", "RBF CKA (biased)",
             "Kornblith et al. 2019, eq. 4, RBF kernel, bandwidth a share of the median distance, biased HSIC",
-            _EUCLIDEAN, images_a_feature=10, options={"threshold": 0.5},
+            _EUCLIDEAN, images_a_feature=10, options={"threshold": 0.5}, can_be_resampled=True,
         ),
         Measure(
             "mean_cca", "canonical", "mean CCA",
@@ -119,22 +121,23 @@ MEASURES = {
         Measure(
             "row_cosine", "alignment", "mean cosine of matched images",
             "mean over the images of cos(x_i, y_i), features matched one by one",
-            frozenset({"isotropic scaling"}), range=(-1.0, 1.0), min_n=2, needs_equal_widths=True,
+            frozenset({"isotropic scaling"}), range=(-1.0, 1.0), can_be_resampled=True, needs_equal_widths=True,
         ),
         Measure(
             "rsa", "dissimilarity", "RSA (Spearman, correlation distance)",
             "Kriegeskorte et al. 2008: rank correlation of the dissimilarity matrices",
             frozenset({"isotropic scaling"}), range=(-1.0, 1.0), min_n=3, options={"correlation": "spearman"},
+            can_be_resampled=True,
         ),
         Measure(
             "mutual_knn", "neighbours", "mutual k-NN overlap (k = 10, cosine)",
             "Huh et al. 2024: mean share of common neighbours",
-            _ROTATION_SCALE, min_n=3, options={"k": 10},
+            _ROTATION_SCALE, min_n=3, options={"k": 10}, can_be_resampled=True,
         ),
         Measure(
             "mutual_knn_jaccard", "neighbours", "mutual k-NN Jaccard (k = 10, cosine)",
             "Klabunde et al. 2023: mean Jaccard index of the neighbourhoods",
-            _ROTATION_SCALE, min_n=3, options={"k": 10},
+            _ROTATION_SCALE, min_n=3, options={"k": 10}, can_be_resampled=True,
         ),
     )
 }  # fmt: skip

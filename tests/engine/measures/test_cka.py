@@ -112,7 +112,7 @@ def test_order_of_the_images_matters_only_where_the_sides_disagree(name: str) ->
 @pytest.mark.parametrize(("n", "d_x", "d_y"), [(4, 1, 1), (5, 30, 2), (12, 700, 300), (300, 3, 90), (257, 40, 40)])
 def test_agrees_with_the_definition(name: str, n: int, d_x: int, d_y: int) -> None:
     x, y = related(11, n, d_x, d_y)
-    assert MEASURES[name].function(x, y).item() == pytest.approx(reference.cka(x, y, name), abs=1e-10)
+    assert MEASURES[name].function(x, y).item() == pytest.approx(reference.similarity(x, y, name), abs=1e-10)
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -125,11 +125,11 @@ def test_both_forms_of_the_products_agree_with_the_definition(
     monkeypatch.setattr(gram_module, other, getattr(gram_module, form))
     for n, d in ((300, 4), (300, 500)):
         xs, ys = zip(*(related(seed, n, d, d + seed) for seed in (1, 2)), strict=True)
-        assert heatmap(xs, ys, name).numpy() == pytest.approx(reference.cka_map(xs, ys, name), abs=1e-10)
+        assert heatmap(xs, ys, name).numpy() == pytest.approx(reference.similarity_map(xs, ys, name), abs=1e-10)
         comparison = Comparison(xs, [name])
         for others in (ys, xs[::-1], xs):
             found = comparison.heatmaps(others)[name].numpy()
-            assert found == pytest.approx(reference.cka_map(xs, others, name), abs=1e-10)
+            assert found == pytest.approx(reference.similarity_map(xs, others, name), abs=1e-10)
 
 
 def test_many_images_take_the_feature_form_and_few_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +149,7 @@ def test_float32_is_within_1e_5_of_float64_where_debiasing_leaves_little(n: int)
     rng = np.random.default_rng(1)
     x = rng.standard_normal((n, 4000)).astype(np.float32)
     y = (x[:, :900] + rng.standard_normal((n, 900))).astype(np.float32)
-    assert debiased_cka(x, y).item() == pytest.approx(reference.cka(x, y, "debiased_cka"), abs=1e-6)
+    assert debiased_cka(x, y).item() == pytest.approx(reference.similarity(x, y, "debiased_cka"), abs=1e-6)
 
 
 def test_unrelated_representations_score_zero_only_when_debiased() -> None:
@@ -197,14 +197,14 @@ def hostile(kind: str) -> tuple[list[np.ndarray], list[np.ndarray]]:
 )
 def test_float32_is_within_1e_5_of_float64(name: str, kind: str) -> None:
     xs, ys = hostile(kind)
-    error = np.abs(heatmap(xs, ys, name).numpy() - reference.cka_map(xs, ys, name)).max()
+    error = np.abs(heatmap(xs, ys, name).numpy() - reference.similarity_map(xs, ys, name)).max()
     assert error <= 1e-6  # the promise is 1e-5; what is lost today is well below
 
 
 @pytest.mark.parametrize("name", BOTH)
 def test_float32_feature_form_is_within_1e_5_of_float64(name: str) -> None:
     x, y = (side.astype(np.float32) + 1000 for side in related(7, n=700, d_x=12, d_y=9))
-    assert MEASURES[name].function(x, y).item() == pytest.approx(reference.cka(x, y, name), abs=1e-6)
+    assert MEASURES[name].function(x, y).item() == pytest.approx(reference.similarity(x, y, name), abs=1e-6)
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -212,7 +212,7 @@ def test_bfloat16_and_mixed_types_are_taken_as_the_numbers_they_hold(name: str) 
     x, y = (torch.from_numpy(side) for side in related(9))
     low = x.bfloat16()
     function = MEASURES[name].function
-    expected = reference.cka(low.double().numpy(), y.numpy(), name)
+    expected = reference.similarity(low.double().numpy(), y.numpy(), name)
     assert function(low, y).item() == pytest.approx(expected, abs=1e-12)  # float64 on one side: all in float64
     assert function(low, y.float()).item() == pytest.approx(expected, abs=1e-6)
 

@@ -32,7 +32,7 @@ def test_every_cell_is_the_measure_of_its_pair(name: str, n: int) -> None:
     xs, ys = layers(1, n=n), layers(2, widths=(5, 8), n=n)
     values = heatmap(xs, ys, name)
     assert (values.shape, values.dtype, values.device.type) == ((4, 2), torch.float64, "cpu")
-    assert values.numpy() == pytest.approx(reference.cka_map(xs, ys, name), abs=1e-10)
+    assert values.numpy() == pytest.approx(reference.similarity_map(xs, ys, name), abs=1e-10)
     assert values[2, 1].item() == pytest.approx(MEASURES[name].function(xs[2], ys[1]).item(), abs=1e-12)
 
 
@@ -55,7 +55,7 @@ def test_several_measures_from_one_pass(monkeypatch: pytest.MonkeyPatch) -> None
     both = heatmaps(xs, ys, ["debiased_cka", "linear_cka"])
     assert (list(both), products.call_count) == (["debiased_cka", "linear_cka"], 1)
     for name, values in both.items():
-        assert values.numpy() == pytest.approx(reference.cka_map(xs, ys, name), abs=1e-10)
+        assert values.numpy() == pytest.approx(reference.similarity_map(xs, ys, name), abs=1e-10)
 
 
 def test_a_set_with_itself_is_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +84,7 @@ def test_a_kept_side_is_prepared_once_and_its_values_stay(n: int, monkeypatch: p
         found = comparison.heatmaps(ys)
         n_products.append(bmm.call_count - before)
         for name in BOTH:
-            assert found[name].numpy() == pytest.approx(reference.cka_map(xs, ys, name), abs=1e-10)
+            assert found[name].numpy() == pytest.approx(reference.similarity_map(xs, ys, name), abs=1e-10)
     assert n_products[0] > n_products[1] == n_products[2]
 
 
@@ -152,7 +152,7 @@ def test_gpu_agrees_with_the_definition_though_tf32_is_allowed(name: str, monkey
     monkeypatch.setattr(torch.backends.cuda.matmul, "allow_tf32", True)
     xs, ys = ([torch.from_numpy(x).float().cuda() + 1000 for x in layers(seed, n=700)] for seed in (1, 2))
     values = heatmap(xs, ys, name)
-    expected = reference.cka_map([x.cpu() for x in xs], [y.cpu() for y in ys], name)
+    expected = reference.similarity_map([x.cpu() for x in xs], [y.cpu() for y in ys], name)
     assert values.device.type == "cpu"
     assert values.numpy() == pytest.approx(expected, abs=1e-5)
 
