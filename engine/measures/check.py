@@ -48,6 +48,12 @@ class Layer:
         low, high = self.bounds
         return torch.maximum(low.abs(), high.abs())
 
+    @property
+    def has_moderate_spread(self) -> bool:
+        """Whether no square of a difference of its values over- or underflows in float32."""
+        low, high = self.bounds
+        return 1e-15 < float((high / 2 - low / 2).max()) < 1e15
+
     @cached_property
     def constancy(self) -> str | None:
         """Why the layer has no similarity by any measure, in words for a screen; None where it varies."""
