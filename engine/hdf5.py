@@ -110,6 +110,20 @@ class Reader:
         Raises:
             DamagedError: missing, not numeric, stored elsewhere, larger than what is stored, or its checksum is wrong.
         """
+        return self._read(self._numeric(name), slice(None))
+
+    def row_batches(self, name: str, n_rows: int) -> Iterator[np.ndarray]:
+        """A numeric array in batches of rows, first to last, for what does not fit into memory.
+
+        Raises:
+            DamagedError: as `array`; a wrong checksum shows when its batch is reached.
+        """
+        dataset = self._numeric(name)
+        for start in range(0, len(dataset), n_rows):
+            yield self._read(dataset, slice(start, start + n_rows))
+
+    def _numeric(self, name: str) -> h5py.Dataset:
+        """A dataset of numbers that may be read."""
         dataset = self._object(name)
         if not isinstance(dataset, h5py.Dataset):
             raise self._damaged(name, "is not a dataset")
@@ -120,10 +134,13 @@ class Reader:
         stored = dataset.id.get_storage_size()
         if dataset.nbytes > 2 * stored + 4096 * dataset.dtype.itemsize:
             raise self._damaged(name, f"declares {dataset.nbytes} bytes, stores {stored}")
+        return dataset
+
+    def _read(self, dataset: h5py.Dataset, rows: slice) -> np.ndarray:
         try:
-            return np.asarray(dataset[()])
+            return np.asarray(dataset[rows] if dataset.ndim else dataset[()])
         except _DAMAGE as error:
-            raise self._damaged(name, f"fails its checksum ({str(error)[:80]})") from error
+            raise self._damaged(str(dataset.name), f"fails its checksum ({str(error)[:80]})") from error
 
     def strings(self, name: str) -> tuple[str, ...]:
         """A coordinate of text."""

@@ -15,7 +15,7 @@ from engine.errors import DamagedError
 from engine.files import digest
 from engine.hdf5 import NamedArray, open_arrays, write_arrays
 
-_REMAKE = "remove the file and run the study again; only this file is made anew"
+REMAKE = "remove the file and run the study again; only this file is made anew"
 
 
 @dataclass(frozen=True)
@@ -62,16 +62,16 @@ class ActivationStore:
         path = self.path(key)
         if not path.exists():
             return None
-        with open_arrays(path, _REMAKE) as file:
+        with open_arrays(path, REMAKE) as file:
             stored_ids = file.strings("/image")
-            layers = tuple(sorted(file.names("/layers"), key=_block_number))
+            layers = tuple(sorted(file.names("/layers"), key=block_number))
             poolings = file.names(f"/layers/{layers[0]}") if layers else ()
             pooled = {p: np.stack([file.array(f"/layers/{layer}/{p}") for layer in layers]) for p in poolings}
             found = Activations(stored_ids, file.array("/embedding"), layers, pooled)
         if stored_ids != tuple(ids) or any(
             len(values) != len(ids) for values in (found.embedding, *(p[0] for p in pooled.values()))
         ):
-            raise DamagedError(str(path), "holds other images than its name says", _REMAKE)
+            raise DamagedError(str(path), "holds other images than its name says", REMAKE)
         return found
 
     def get_or_make(self, key: str, ids: Sequence[str], make: Callable[[], Activations]) -> Activations:
@@ -100,6 +100,7 @@ class ActivationStore:
         write_arrays(self.path(key), arrays, coordinates, {"kind": "activations", "key": key})
 
 
-def _block_number(layer: str) -> tuple[int, str]:
+def block_number(layer: str) -> tuple[int, str]:
+    """Sorts layers by the number at the end of their names."""
     digits = layer.rpartition(".")[2]
     return (int(digits) if digits.isdecimal() else -1, layer)

@@ -48,8 +48,8 @@ class CkaAccumulator:
             ShapeError: no layers, not (b, d), other row counts, or other layers than the batches before.
             NonFiniteError: a value is NaN or infinite; nothing of the batch is then taken in.
         """
-        left = [as_layer(x, f"xs[{i}]") for i, x in enumerate(xs)]
-        right = [as_layer(y, f"ys[{i}]") for i, y in enumerate(ys)]
+        left = [as_layer(x, f"xs[{i}]", self.n) for i, x in enumerate(xs)]
+        right = [as_layer(y, f"ys[{i}]", self.n) for i, y in enumerate(ys)]
         self._check(left, right)
         n_rows = len(left[0].values)
         if not n_rows:

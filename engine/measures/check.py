@@ -24,6 +24,7 @@ class Layer:
 
     where: str
     values: Tensor
+    first_row: int = 0  # images that came before, where these are a batch
 
     @property
     def dtype(self) -> torch.dtype:
@@ -39,7 +40,7 @@ class Layer:
             NonFiniteError: a value is NaN or infinite.
         """
         low, high = self.values.amin(dim=0), self.values.amax(dim=0)
-        check_finite(self.values, torch.stack([low, high]), self.where)
+        check_finite(self.values, torch.stack([low, high]), self.where, self.first_row)
         return low.double(), high.double()
 
     @property
@@ -92,7 +93,7 @@ def as_tensor(value: Any, where: str) -> Tensor:
     return tensor.float() if is_float8 else tensor
 
 
-def as_layer(value: Any, where: str) -> Layer:
+def as_layer(value: Any, where: str, first_row: int = 0) -> Layer:
     """A representation of shape `(n, d)`; raises ShapeError where it is not one."""
     if isinstance(value, Layer):
         return value
@@ -103,7 +104,7 @@ def as_layer(value: Any, where: str) -> Layer:
             f"has shape {tuple(tensor.shape)} (need (n, d): one row an image, at least one feature)",
             "pool or flatten each image's activations into one row",
         )
-    return Layer(where, tensor)
+    return Layer(where, tensor, first_row)
 
 
 def check_same_rows(layers: Sequence[Layer]) -> int:
@@ -119,7 +120,7 @@ def check_same_rows(layers: Sequence[Layer]) -> int:
     return len(first.values)
 
 
-def check_finite(values: Tensor, extremes: Tensor, where: str) -> None:
+def check_finite(values: Tensor, extremes: Tensor, where: str, first_row: int = 0) -> None:
     """Raises NonFiniteError, which names the first row, unless every value of the `(n, d)` matrix is finite.
 
     `extremes`, its smallest and largest values, carry every NaN and infinity, and the callers need them anyway.
@@ -127,7 +128,7 @@ def check_finite(values: Tensor, extremes: Tensor, where: str) -> None:
     if torch.isfinite(extremes).all():
         return
     bad = ~torch.isfinite(values)
-    row = int(bad.any(dim=1).nonzero()[0])
+    row = first_row + int(bad.any(dim=1).nonzero()[0])
     raise NonFiniteError(
         where,
         f"{int(bad.sum())} of {bad.numel()} values are not finite, the first at image {row}",
