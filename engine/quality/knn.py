@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from engine.errors import ShapeError
-from engine.measures.check import Layer, as_layer, check_finite
+from engine.measures.check import Layer, as_layer
 from engine.measures.precision import full_precision
+from engine.quality.directions import as_directions
 from engine.quality.labels import as_labels
 
 # Similarities held at a time: 64 MB in float32.
@@ -59,8 +60,8 @@ def knn_accuracy(
     _check_fit(bank_layer, query_layer, k, leave_one_out)
 
     dtype = torch.promote_types(bank_layer.dtype, query_layer.dtype)
-    directions = _directions(bank_layer, dtype)
-    query_directions = directions if queries is bank else _directions(query_layer, dtype).to(device)
+    directions = as_directions(bank_layer, dtype)
+    query_directions = directions if queries is bank else as_directions(query_layer, dtype).to(device)
     n_right, size = 0, max(1, _CHUNK_VALUES // n_bank)
     for start in range(0, n_queries, size):
         with full_precision(device):
@@ -98,12 +99,3 @@ def _check_fit(bank: Layer, queries: Layer, k: int, leave_one_out: bool) -> None
         raise ShapeError(
             "k", f"is {k} (the bank has {n_bank - leave_one_out} neighbours to offer)", "lower k or enlarge the bank"
         )
-
-
-def _directions(layer: Layer, dtype: torch.dtype) -> Tensor:
-    """Rows of length one; those of zeros stay zeros."""
-    x = layer.values
-    largest = x.to(dtype).abs().amax(dim=1, keepdim=True)
-    check_finite(x, largest, layer.where)
-    x = x.to(dtype) / torch.where(largest > 0, largest, 1)  # so that no square over- or underflows
-    return torch.nn.functional.normalize(x, dim=1)
