@@ -34,7 +34,11 @@ WEIGHTS_FOLDER = Path(__file__).parent / "weights"
 RECIPES: Mapping[str, tuple[Callable[[Settings], Recipe], Settings, str]] = {
     "supervised": (Supervised, Settings(2000, 64, 1e-3), "cross-entropy over 24 classes, label smoothing 0.1"),
     "image-text": (ImageText, Settings(1000, 128, 1e-3), "CLIP's contrastive loss over generated captions"),
-    "self-supervised": (SelfSupervised, Settings(1600, 64, 1e-3, warmup=0.05), "DINO, 2 global and 4 local crops"),
+    "self-supervised": (
+        SelfSupervised,
+        Settings(1500, 64, 1e-3, warmup=0.05),
+        "DINO with KoLeo, 2 global and 4 local crops",
+    ),
 }
 EVALUATION_SEED = 999  # of the generated dataset that `evaluate` measures on
 

@@ -53,21 +53,22 @@ def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tenso
 def recolour(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """New colours and noise for every image, so that two crops of a scene share only its shapes.
 
-    Luma, brought to one mean and contrast, runs between two colours: black and white at strength 0, random ones, in
-    random order, at strength 1. What colour and light would give away is lost at any strength.
+    Blurred luma is brought near to two levels, figure and ground, which takes away grain, shading and contrast. The two
+    are drawn in black and white at strength 0, in random colours and random order at strength 1.
 
     Args:
         images: `(n, 3, h, w)` in [0, 1]; the result has the same shape.
     """
     n = len(images)
     luma = (images * torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
-    spread, mean = torch.std_mean(luma, dim=(2, 3), keepdim=True)
-    luma = (0.5 + 0.35 * (luma - mean) / spread.clamp(min=0.06)).clamp(0, 1)
-    luma = luma + torch.randn(luma.shape, generator=generator) * 0.1 * torch.rand(n, 1, 1, 1, generator=generator)
-    ends = torch.lerp(torch.tensor([0.1, 0.9]).view(2, 1, 1), torch.rand(n, 2, 3, 1, generator=generator), strength)
+    luma = functional.avg_pool2d(functional.pad(luma, (1, 1, 1, 1), mode="reflect"), 3, stride=1)
+    low, high = luma.amin(dim=(2, 3), keepdim=True), luma.amax(dim=(2, 3), keepdim=True)
+    level = torch.sigmoid(10 * (luma - (low + high) / 2) / (high - low).clamp(min=0.12))
+    level = level + torch.randn(luma.shape, generator=generator) * 0.1 * torch.rand(n, 1, 1, 1, generator=generator)
+    dark = 0.55 * strength * torch.rand(n, 3, 1, 1, generator=generator)
+    light = 1 - 0.65 * strength * torch.rand(n, 3, 1, 1, generator=generator)
     swapped = (torch.rand(n, generator=generator) < 0.5 * strength).view(n, 1, 1, 1)
-    low, high = torch.where(swapped, ends.flip(1), ends).unsqueeze(-1).unbind(dim=1)
-    return torch.lerp(low, high, luma)
+    return torch.lerp(torch.where(swapped, light, dark), torch.where(swapped, dark, light), level)
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,7 @@
-"""Self-supervised pre-training: DINO's self-distillation (Caron et al. 2021), which sees no label and no caption."""
+"""Self-supervised pre-training: DINO's self-distillation (Caron et al. 2021), which sees no label and no caption.
+
+With multi-crop and centring as there, and DINOv2's KoLeo loss (Oquab et al. 2023), without which a network this small
+lets its embeddings fall together."""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from pretraining.recipe import Batch, Settings
 
 N_GLOBAL, N_LOCAL = 2, 4
 GLOBAL_SIZE, LOCAL_SIZE = 48, 24  # below the input size, to save time; with these areas objects keep their scale
-GLOBAL_AREA, LOCAL_AREA = (0.3, 0.8), (0.1, 0.3)
+GLOBAL_AREA, LOCAL_AREA = (0.4, 1.0), (0.12, 0.35)
 N_PROTOTYPES = 512
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04
 CENTRE_MOMENTUM = 0.9
+SPREADING_WEIGHT = 0.1  # of DINOv2's KoLeo loss
 TEACHER_MOMENTUM = 0.99  # at the start; rises to 1 as a cosine
 # Under random colours a random network cannot tell which crops are of one scene (the other crop has median rank 377 of
 # 720), in grey it can (71): so colours come in over the first part of the training.
-COLOUR_RAMP = 0.5
+COLOUR_RAMP = 0.4
 INITIAL_GAIN = 1.5  # over 1 / sqrt(fan-in); timm's fixed 0.02 is made for wider networks and leaves blocks nearly idle
 
 
@@ -67,8 +71,12 @@ class SelfSupervised:
         far = torch.cat([self._view(batch.images, LOCAL_SIZE, LOCAL_AREA, generator) for _ in range(N_LOCAL)])
         with torch.no_grad():
             taught = self.teacher(near).float()
-        learnt = torch.cat([self.trained(near), self.trained(far)]).float()
+        student, head = self.trained.children()
+        embeddings = torch.cat([student(near), student(far)])
+        learnt = head(embeddings).float()
         loss = distillation_loss(learnt.chunk(N_GLOBAL + N_LOCAL), taught.chunk(N_GLOBAL), self.centre)
+        for view in embeddings[: len(near)].chunk(N_GLOBAL):
+            loss = loss + SPREADING_WEIGHT * spreading_loss(view)
         self.centre = CENTRE_MOMENTUM * self.centre + (1 - CENTRE_MOMENTUM) * taught.mean(dim=0, keepdim=True)
         return loss
 
@@ -82,6 +90,17 @@ class SelfSupervised:
     def _view(self, images: Tensor, size: int, area: tuple[float, float], generator: torch.Generator) -> Tensor:
         crops = random_crops(images, size, area, generator, turned=True)
         return 2 * recolour(crops, self.colour, generator) - 1
+
+
+def spreading_loss(embeddings: Tensor) -> Tensor:
+    """Minus the mean log distance of each image to its nearest in the batch, on the unit sphere; `(n, d)` to a scalar.
+
+    Source: Sablayrolles et al. 2019 (KoLeo), as DINOv2 uses it: it keeps the embeddings from falling together.
+    """
+    z = functional.normalize(embeddings.float(), dim=-1)
+    with torch.no_grad():
+        nearest = (z @ z.T).fill_diagonal_(-2).argmax(dim=1)
+    return -(z - z[nearest]).norm(dim=1).clamp(min=1e-6).log().mean()
 
 
 def distillation_loss(student: tuple[Tensor, ...], teacher: tuple[Tensor, ...], centre: Tensor) -> Tensor:

@@ -17,7 +17,6 @@ from engine.backbones.bundled import BUNDLED, build, bundled_weights_path
 from engine.errors import StudyError, WeightsError
 
 NAMES = tuple(BUNDLED)
-SHIPPED = ("supervised", "image-text")  # the self-supervised one is not pre-trained far enough to ship
 
 
 def n_parameters(module: torch.nn.Module) -> int:
@@ -43,7 +42,7 @@ def test_networks_read_64_pixels_into_128_features(name: str) -> None:
     assert (model.visual if hasattr(model, "visual") else model)(images).shape == (2, 128)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", NAMES)
 def test_shipped_weights_fit_strictly_and_are_finite(name: str) -> None:
     path = bundled_weights_path(name)
     state = load_file(path)
@@ -55,7 +54,7 @@ def test_shipped_weights_fit_strictly_and_are_finite(name: str) -> None:
 
 
 def test_shipped_weights_are_small() -> None:
-    assert sum(bundled_weights_path(name).stat().st_size for name in SHIPPED) < 12e6
+    assert sum(bundled_weights_path(name).stat().st_size for name in NAMES) < 12e6
 
 
 @pytest.mark.parametrize("folder", ["sample_runs", "simtui/sample_runs"], ids=["checkout", "wheel"])
