@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +55,13 @@ class Layer:
         """Whether no square of a difference of its values over- or underflows in float32."""
         low, high = self.bounds
         return 1e-15 < float((high / 2 - low / 2).max()) < 1e15
+
+    @property
+    def power_of_two_to_one(self) -> float:
+        """What brings the spread of its values to about one without rounding, so that no square over- or underflows."""
+        low, high = self.bounds
+        spread = (high / 2 - low / 2).max()  # halved: the difference of two finite values may overflow
+        return math.ldexp(1.0, -max(math.frexp(spread.item())[1], -1000))
 
     @cached_property
     def constancy(self) -> str | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from engine.errors import ShapeError
 from engine.measures.check import Layer
-from engine.measures.gram import TILE
+from engine.measures.gram import tile_places
 from engine.measures.pairs import compare_two
 from engine.measures.precision import full_precision
 from engine.measures.resampling import Kernels, weighted_products
@@ -92,11 +92,9 @@ def resample(left: Side, right: Side, name: str, weights: Tensor) -> Tensor:
         index = torch.zeros(n, n, dtype=torch.int64, device=device)
         rows, columns = torch.triu_indices(n, n, 1, device=device)
         index[rows, columns] = index[columns, rows] = torch.arange(len(rows), device=device)
-        for top in range(0, n, TILE):
-            for start in range(top, n, TILE):
-                at, of = slice(top, min(top + TILE, n)), slice(start, min(start + TILE, n))
-                tile = values[:, index[at, of]]
-                yield at, of, torch.cat([tile, torch.ones_like(tile[:1])])  # a kernel of ones: sums as products with it
+        for at, of in tile_places(0, n):
+            tile = values[:, index[at, of]]
+            yield at, of, torch.cat([tile, torch.ones_like(tile[:1])])  # a kernel of ones: sums as products with it
 
     kernels = Kernels(tiles, torch.zeros(one + 1, n, dtype=torch.float64, device=device), lambda v: v)
     cross = [(i, j) for i in range(n_left) for j in range(n_left, one)]

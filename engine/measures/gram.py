@@ -13,9 +13,10 @@ from torch import Tensor
 from engine.measures.check import Layer
 from engine.measures.precision import full_precision
 
-# Rows of a tile. 256 to 512 run at the peak of the product; the smaller one wastes less on the diagonal, whose tiles
-# are computed whole, and 24 of them take 6 MB.
-TILE = 256
+# Rows of the largest and of the smallest tile. 512 run at the peak of the product, in 25 MB for 24 layers; 128 waste
+# less on the diagonal, whose tiles are computed whole.
+TILE, SMALLEST_TILE = 512, 128
+_FEW_IMAGES = 256
 # Most memory for the Gram tiles of one set that is compared again and again: 12 layers of 4,096 images fit.
 _KEPT_BYTES = 2**29
 
@@ -60,7 +61,7 @@ class Centred:
             torch.bmm(stack[:, rows], stack[:, columns].transpose(1, 2), out=out[start : start + len(stack)])
             start += len(stack)
         n_layers, n = self.q.shape
-        if self.is_kept and n_layers * n * (n + TILE) // 2 * out.itemsize <= _KEPT_BYTES:
+        if self.is_kept and n_layers * n * (n + SMALLEST_TILE) // 2 * out.itemsize <= _KEPT_BYTES:
             self.tiles[place] = out.clone()
 
 
@@ -76,7 +77,7 @@ class Products:
 
 def type_for(layers: Sequence[Layer]) -> torch.dtype:
     """float64 where a layer is, and for few images: float32 leaves an error of 1e-8 in what debiasing keeps, n / d."""
-    in_float64 = len(layers[0].values) <= TILE or any(layer.dtype == torch.float64 for layer in layers)
+    in_float64 = len(layers[0].values) <= _FEW_IMAGES or any(layer.dtype == torch.float64 for layer in layers)
     return torch.float64 if in_float64 else torch.float32
 
 
@@ -122,12 +123,11 @@ def _centre_in_float32(layer: Layer, out: Tensor) -> None:
 
 def centre_exactly(layer: Layer, out: Tensor) -> tuple[Tensor, float]:
     """Writes the layer into `out`, float64, times a power of two and with columns of mean zero; returns both."""
-    low, high = (bound.to(out.device) for bound in layer.bounds)
-    spread = (high / 2 - low / 2).max()  # halved: the difference of two finite values may overflow
-    # a power of two brings the spread to about one without rounding, so that no square over- or underflows
-    power = math.ldexp(1.0, -max(math.frexp(spread.item())[1], -1000))
+    power = layer.power_of_two_to_one
     out.copy_(layer.values).mul_(power)
-    out -= low * power  # before the mean: a constant column becomes exactly zero, whatever its level
+    out -= (
+        layer.bounds[0].to(out.device) * power
+    )  # before the mean: a constant column becomes exactly zero, whatever its level
     out -= out.mean(dim=0)
     return out, power
 
@@ -151,16 +151,26 @@ def gram_tiles(sides: Sequence[Centred]) -> Iterator[tuple[slice, slice, Tensor]
     """
     n, n_layers, first = sides[0].q.shape[1], sum(len(side.q) for side in sides), sides[0].stacks[0]
     buffer = torch.empty(n_layers * TILE * TILE, dtype=first.dtype, device=first.device)
-    for top in range(0, n, TILE):
-        for left in range(top, n, TILE):
-            rows, columns = slice(top, min(top + TILE, n)), slice(left, min(left + TILE, n))
-            shape = (n_layers, rows.stop - top, columns.stop - left)
-            tile = buffer[: math.prod(shape)].view(shape)
-            start = 0
-            for side in sides:
-                side.write_tile(rows, columns, tile[start : start + len(side.q)])
-                start += len(side.q)
-            yield rows, columns, tile
+    for rows, columns in tile_places(0, n):
+        shape = (n_layers, rows.stop - rows.start, columns.stop - columns.start)
+        tile = buffer[: math.prod(shape)].view(shape)
+        start = 0
+        for side in sides:
+            side.write_tile(rows, columns, tile[start : start + len(side.q)])
+            start += len(side.q)
+        yield rows, columns, tile
+
+
+def tile_places(start: int, stop: int, size: int = TILE) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of tiles that cover the upper half of a square; those on the diagonal are the smallest."""
+    for top in range(start, stop, size):
+        bottom = min(top + size, stop)
+        if size > SMALLEST_TILE:
+            yield from tile_places(top, bottom, size // 2)
+        else:
+            yield slice(top, bottom), slice(top, bottom)
+        for left in range(bottom, stop, size):
+            yield slice(top, bottom), slice(left, min(left + size, stop))
 
 
 def _by_tiles(left: Centred, right: Centred) -> Products:
@@ -173,7 +183,7 @@ def _by_tiles(left: Centred, right: Centred) -> Products:
         on_diagonal = rows == columns
         if on_diagonal:
             tile.diagonal(dim1=1, dim2=2).zero_()
-        # one row of the tile at a time, so that float32 adds up 256 numbers and float64 the rest
+        # one row of the tile at a time, so that float32 adds up 512 numbers and float64 the rest
         by_row = tile.transpose(0, 1)
         part = torch.bmm(by_row, by_row[:, n_known:].transpose(1, 2)).sum(dim=0, dtype=torch.float64)
         total += part if on_diagonal else 2 * part

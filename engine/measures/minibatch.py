@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -12,7 +13,6 @@ from torch import Tensor
 from engine.errors import ShapeError
 from engine.measures.check import Layer
 from engine.measures.cka import LEAST_SHARE
-from engine.measures.gram import centre_all
 from engine.measures.pairs import compare_two
 from engine.measures.precision import full_precision
 
@@ -43,14 +43,16 @@ def minibatch_cka(x: Any, y: Any, batch_size: int = 256, seed: int | None = 0) -
     return compare_two(x, y, "minibatch_cka", batch_size=batch_size, seed=seed)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Side:
-    """One of the two sets of a comparison: for every batch its rows and the layers `(l, b, d)`, neighbours of one width
-    together."""
+    """One of the two sets of a comparison: the layers and the rows of every batch.
+
+    `own` is the root of each layer's HSIC with itself, NaN where it is not positive, once a comparison has found it.
+    """
 
     layers: Sequence[Layer]
-    rows: tuple[Tensor, ...]
-    batches: tuple[tuple[Tensor, ...], ...]
+    batches: tuple[Tensor, ...]
+    own: Tensor | None = None
 
 
 def batches_of(n: int, batch_size: int, seed: int | None) -> tuple[Tensor, ...]:
@@ -66,61 +68,92 @@ def batches_of(n: int, batch_size: int, seed: int | None) -> tuple[Tensor, ...]:
 
 
 def prepare(layers: Sequence[Layer], is_kept: bool, batch_size: int, seed: int | None) -> Side:
-    """Centres every layer over all images and deals the rows to the batches."""
-    n, device = len(layers[0].values), layers[0].values.device
-    # the HSIC of a batch is blind to where its centre lies: centring once keeps float32 exact enough
-    float64 = any(layer.dtype == torch.float64 for layer in layers) or min(batch_size, n) <= 64
-    centred = centre_all(layers, torch.float64 if float64 else torch.float32, device)
-    rows = tuple(batch.to(device) for batch in batches_of(n, batch_size, seed))
-    return Side(layers, rows, tuple(tuple(stack[:, batch] for stack in centred.stacks) for batch in rows))
+    """Deals the images to the batches; their products are taken when two sides meet, and held for one batch only."""
+    return Side(layers, batches_of(len(layers[0].values), batch_size, seed))
 
 
 def undefined(side: Side, name: str, is_x: bool) -> list[str | None]:
     """Why a layer that varies has no similarity, for each layer."""
-    own = compare(side, side, [name])[name].diagonal()
-    return [
-        "its HSIC with itself is not positive over these batches" if each else None for each in own.isnan().tolist()
-    ]
+    if side.own is None:
+        compare(side, side, [name])
+    assert side.own is not None
+    why = "its HSIC with itself is not positive over these batches"
+    return [why if each else None for each in side.own.isnan().tolist()]
 
 
 def permuted(side: Side, order: Tensor) -> Side:
     """The side with its images in another order: image i is what `order[i]` was."""
-    dealt = torch.cat(side.rows)
-    place = torch.empty_like(dealt)
-    place[dealt] = torch.arange(len(dealt), device=dealt.device)
-    whole = [torch.cat(parts, dim=1) for parts in zip(*side.batches, strict=True)]
-    return replace(side, batches=tuple(tuple(stack[:, place[order[rows]]] for stack in whole) for rows in side.rows))
+    return replace(side, batches=tuple(order[rows.to(order.device)] for rows in side.batches))
 
 
 def compare(left: Side, right: Side, names: Sequence[str]) -> dict[str, Tensor]:
     """Minibatch CKA of all pairs, `(len(xs), len(ys))` float64."""
+    sides = [left] if right is left else [left, right]
+    layers = [layer for side in sides for layer in side.layers]
+    device = layers[0].values.device
+    in_float64 = len(left.batches[0]) <= 64 or any(layer.dtype == torch.float64 for layer in layers)
+    dtype = torch.float64 if in_float64 else torch.float32
+    total = torch.zeros(len(layers), len(layers), dtype=torch.float64, device=device)
+    plain = torch.zeros(len(layers), dtype=torch.float64, device=device)
+    buffers: dict[tuple[int, int], Tensor] = {}
+    for batches in zip(*(side.batches for side in sides), strict=True):
+        grams = torch.empty(len(layers), len(batches[0]), len(batches[0]), dtype=dtype, device=device)
+        rows_of = [rows for side, rows in zip(sides, batches, strict=True) for _ in side.layers]
+        start = 0
+        with full_precision(device):
+            for _, run in groupby(zip(layers, rows_of, strict=True), key=lambda each: each[0].values.shape[1]):
+                x = _centred_batch(list(run), dtype, device, buffers)
+                torch.bmm(x, x.transpose(1, 2), out=grams[start : start + len(x)])
+                start += len(x)
+            hsic, square = _batch_hsic(grams)
+        total += hsic
+        plain += square
+    own = torch.where(total.diagonal() > LEAST_SHARE * plain, total.diagonal(), torch.nan).sqrt()
     n_left, first_right = len(left.layers), 0 if right is left else len(left.layers)
-    hsics, plain = [], []
-    for theirs, ours in zip(left.batches, right.batches, strict=True):
-        hsic, square = _batch_hsic(theirs if right is left else (*theirs, *(stack.to(theirs[0]) for stack in ours)))
-        hsics.append(hsic)
-        plain.append(square)
-    total = torch.stack(hsics).sum(dim=0)
-    own = total.diagonal()
-    own = torch.where(own > LEAST_SHARE * torch.stack(plain).sum(dim=0), own, torch.nan).sqrt()
-    return {"minibatch_cka": total[:n_left, first_right:] / torch.outer(own[:n_left], own[first_right:])}
+    left.own, right.own = own[:n_left], own[first_right:]
+    return {"minibatch_cka": total[:n_left, first_right:] / torch.outer(left.own, right.own)}
 
 
-def _batch_hsic(stacks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The unbiased HSIC of every pair of layers over one batch, `(L, L)` (Song et al. 2012, eq. 5), float64.
+def _centred_batch(
+    members: Sequence[tuple[Layer, Tensor]],
+    dtype: torch.dtype,
+    device: torch.device,
+    buffers: dict[tuple[int, int], Tensor],
+) -> Tensor:
+    """The rows of one batch of neighbouring layers of one width, `(l, b, d)`, columns of mean zero.
 
-    Also what the HSIC of each layer with itself would be were nothing taken off it, `(L,)`.
+    Written into a buffer of that shape, which the next batch uses again: fresh memory costs more than the sums.
     """
-    b = stacks[0].shape[1]
-    with full_precision(stacks[0].device):
-        grams = torch.cat([torch.bmm(stack, stack.transpose(1, 2)) for stack in stacks])
-        plain = torch.linalg.vector_norm(grams, dim=(1, 2)).double().square()
-        grams.diagonal(dim1=1, dim2=2).zero_()
-        sums = grams.sum(dim=2, dtype=torch.float64)
-        shift = sums.sum(dim=1) / ((b - 1) * (b - 2))
-        # U-centred, so that the sum of products does not cancel
-        grams += (shift[:, None, None] - (sums[:, :, None] + sums[:, None, :]) / (b - 2)).to(grams)
-        grams.diagonal(dim1=1, dim2=2).zero_()
-        by_row = grams.transpose(0, 1)
-        hsic = torch.bmm(by_row, by_row.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
-    return hsic / (b * (b - 3)), plain / (b * (b - 3))
+    (first, rows), n_layers = members[0], len(members)
+    shape = (n_layers, len(rows), first.values.shape[1])
+    key = (shape[0] * shape[1], shape[2])
+    x = buffers.setdefault(key, torch.empty(shape, dtype=dtype, device=device))
+    for (layer, of), out in zip(members, x, strict=True):
+        of = of.to(layer.values.device)
+        if layer.values.dtype == dtype and layer.values.device == device:
+            torch.index_select(layer.values, 0, of, out=out)
+        else:
+            out.copy_(layer.values[of])
+        if not layer.has_moderate_spread:
+            out.sub_(layer.bounds[0].to(out)).mul_(layer.power_of_two_to_one)
+    # twice: what the rounded mean leaves behind, some roundings of the column's level, is taken off once more
+    for _ in range(2):
+        x -= x.mean(dim=1, keepdim=True)
+    return x
+
+
+def _batch_hsic(grams: Tensor) -> tuple[Tensor, Tensor]:
+    """The unbiased HSIC of every pair of centred Gram matrices `(L, b, b)` (Song et al. 2012, eq. 5), `(L, L)` float64.
+
+    Also what that of each with itself would be were nothing taken off it, `(L,)`. Overwrites the diagonals.
+    """
+    b = grams.shape[1]
+    diagonal = grams.diagonal(dim1=1, dim2=2)
+    q = diagonal.to(torch.float64, copy=True)
+    diagonal.zero_()
+    by_row = grams.transpose(0, 1)
+    products = torch.bmm(by_row, by_row.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
+    norms, q_products = q.sum(dim=1), q @ q.T
+    # rows of a centred Gram matrix sum to zero, so that without the diagonal they sum to its negative
+    hsic = products - 2 / (b - 2) * q_products + torch.outer(norms, norms) / ((b - 1) * (b - 2))
+    return hsic / (b * (b - 3)), (products + q_products).diagonal() / (b * (b - 3))

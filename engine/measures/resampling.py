@@ -14,7 +14,7 @@ from torch import Tensor
 
 from engine.measures.precision import full_precision
 
-_ROWS = 8  # rows of a tile whose weights are multiplied out at a time: 8 MB for 1,000 resamples
+_ROWS = 4  # rows of a tile whose weights are multiplied out at a time: 8 MB for 1,000 resamples
 _RESAMPLES = 128  # resamples whose n weighted row sums are held at a time
 
 Tiles = Callable[[], Iterator[tuple[slice, slice, Tensor]]]
