@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
 
 import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -19,15 +19,21 @@ from pydantic.dataclasses import dataclass
 
 from engine.errors import StudyError
 from engine.files import digest
+from engine.measures.table import MEASURES
+from engine.quality.table import QUALITY
 
 _STRICT = ConfigDict(extra="forbid")
 _Name = Annotated[str, Field(min_length=1, max_length=80)]
 _Count = Annotated[int, Field(ge=1, strict=True)]
 Method = Literal["full", "linear", "scratch"]
-SimilarityName = Literal["linear_cka", "debiased_cka"]
-QualityName = Literal["ece", "knn"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Keep = Literal["all", "ends", "none"]
+if TYPE_CHECKING:
+    SimilarityName = str
+    QualityName = str
+else:  # the tables are the one place that knows the names
+    SimilarityName = Literal[tuple(MEASURES)]
+    QualityName = Literal[tuple(QUALITY)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -272,6 +278,7 @@ def _checked(study: Study, path: Path) -> Study:
         "backbone.name": [each.name for each in study.backbone],
         "finetune.methods": study.finetune.methods,
         "measure.similarity": study.measure.similarity,
+        "measure.quality": study.measure.quality,
     }
     for name, values in lists.items():
         twice = {value for value in values if values.count(value) > 1}
@@ -325,7 +332,11 @@ def _need(problem: Any, steps: list[Any]) -> str:
         case "less_than":
             return f"need a number below {context['lt']:g}"
         case "literal_error":
-            return f"need one of {context['expected']}"
+            near = difflib.get_close_matches(
+                str(problem.get("input")), re.findall(r"'([^']+)'", context["expected"]), 1
+            )
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            return f"need one of {context['expected']}{hint}"
         case "string_type":
             return "need a text in quotes"
         case "string_too_short":

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from engine.errors import MachineError, SimtuiError
+from engine.measures.table import MEASURES
 from simtui.safe_text import safe
 
 _FOLDER = click.Path(path_type=Path)
@@ -118,17 +119,18 @@ def stop(folder: Path) -> None:
         "simtui export studies/isic2018 forgetting -o forgetting.csv",
         "simtui export studies/isic2018 heatmap --run full_seed03 --epoch 5 --pooling feat",
         "simtui export studies/isic2018 trajectory --layer blocks.11 --measure debiased_cka",
+        "simtui export studies/isic2018 quality --run full_seed03 --pooling feat",
     )
 )
 @click.argument("folder", type=_FOLDER)
-@click.argument("table", type=click.Choice(["runs", "heatmap", "trajectory", "forgetting"]))
+@click.argument("table", type=click.Choice(["runs", "heatmap", "trajectory", "forgetting", "quality"]))
 @click.option("-o", "--output", type=_FOLDER, help="The file to write.  [default: standard output]")
 @click.option("--format", "file_format", type=click.Choice(["csv"]), default="csv", show_default=True)
-@click.option("--run", "run_name", help="heatmap: the run, by its name or a part of it that fits only one.")
+@click.option("--run", "run_name", help="heatmap, quality: the run, by its name or a part of it that fits only one.")
 @click.option("--epoch", type=click.IntRange(0), help="heatmap: the epoch.  [default: the last]")
 @click.option("--layer", help="trajectory: one block, such as blocks.11.  [default: the mean of all]")
 @click.option("--pooling", type=click.Choice(["cls", "feat"]), default="cls", show_default=True)
-@click.option("--measure", default="linear_cka", show_default=True, help="linear_cka or debiased_cka.")
+@click.option("--measure", metavar="NAME", help=f"{', '.join(MEASURES)}.  [default: the study's first]")
 def export(
     folder: Path,
     table: str,
@@ -138,7 +140,7 @@ def export(
     epoch: int | None,
     layer: str | None,
     pooling: str,
-    measure: str,
+    measure: str | None,
 ) -> None:
     """Write a table of a study as CSV; notes on how to read it go to standard error."""
     from engine.analysis.tables import TableOptions, table_of

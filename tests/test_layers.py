@@ -33,7 +33,7 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
 
 
 def test_the_check_can_fail() -> None:
-    assert "torch" in _loaded("import engine.quality")
+    assert "torch" in _loaded("import engine.quality.knn")
 
 
 def test_the_engine_draws_nothing() -> None:

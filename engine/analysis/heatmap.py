@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 
+from engine.analysis.estimators import notes_on
 from engine.analysis.table import Table
 from engine.errors import StudyError
+from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
 
+UNDEFINED = "empty: undefined; a layer is constant over the probe images, or too few images for this measure"
 
-def heatmap_table(results: Results, key: SimilarityKey, epoch: int) -> Table:
+
+def heatmap_table(record: RunRecord, results: Results, key: SimilarityKey, epoch: int) -> Table:
     """One row a pair of layers: `layer_ref` of the pre-trained model, `layer` of the run's model.
 
     Raises:
@@ -34,5 +38,5 @@ def heatmap_table(results: Results, key: SimilarityKey, epoch: int) -> Table:
         "heatmap",
         ("epoch", "layer_ref", "layer", column),
         rows,
-        ("empty: a layer is constant over the probe images, so it has no similarity",),
+        (*notes_on([record], [key.measure]), UNDEFINED),
     )

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.analysis.estimators import measures_of, notes_on, similarity_metrics
 from engine.analysis.table import Cell, Table
 from engine.runs.record import RunRecord
 
-COLUMNS = (
+HEAD = (
     "run", "backbone", "paradigm", "dataset", "dataset_is_synthetic", "method", "seed", "state", "epochs_done",
-    "epochs", "test_accuracy", "test_balanced_accuracy", "test_auroc", "test_ece", "linear_cka_cls", "linear_cka_feat",
-    "origin_knn_before", "origin_knn_after", "reason",
+    "epochs", "test_accuracy", "test_balanced_accuracy", "test_auroc", "test_ece",
 )  # fmt: skip
+TAIL = ("origin_knn_before", "origin_knn_after", "reason")
 NOTES = (
-    "test_* and linear_cka_*: at the last finished epoch",
-    "linear_cka_*: biased estimator, mean over the blocks of CKA(block of θ*, same block of θ) on the probe images",
+    "test_* and similarities: at the last finished epoch",
+    "similarities, by measure and pooling: mean over the blocks of the similarity of a block of θ* to the same block "
+    "of θ on the probe images",
     "origin_knn_*: k-NN accuracy on the origin domain (cosine, k = 20, temperature 0.07, each image left out of its "
     "own bank); before = epoch 0 of the run",
 )
 
 
 def runs_table(records: Sequence[RunRecord]) -> Table:
-    """One row a run, in the order given."""
-    return Table("runs", COLUMNS, tuple(_row(record) for record in records), NOTES)
+    """One row a run, in the order given; a column for each similarity that the study asks for."""
+    similarities = similarity_metrics(records)
+    rows = tuple(_row(record, similarities) for record in records)
+    return Table("runs", (*HEAD, *similarities, *TAIL), rows, (*NOTES, *notes_on(records, measures_of(records))))
 
 
-def _row(record: RunRecord) -> tuple[Cell, ...]:
+def _row(record: RunRecord, similarities: Sequence[str]) -> tuple[Cell, ...]:
     last, first = record.last, record.first
     return (
         record.run_id,
@@ -38,12 +42,8 @@ def _row(record: RunRecord) -> tuple[Cell, ...]:
         str(record.state),
         max(record.epochs_done, 0),
         record.spec.epochs,
-        last.get("test_accuracy"),
-        last.get("test_balanced_accuracy"),
-        last.get("test_auroc"),
-        last.get("test_ece"),
-        last.get("linear_cka_cls"),
-        last.get("linear_cka_feat"),
+        *(last.get(f"test_{name}") for name in ("accuracy", "balanced_accuracy", "auroc", "ece")),
+        *(last.get(name) for name in similarities),
         first.get("origin_knn"),
         last.get("origin_knn"),
         record.reason,

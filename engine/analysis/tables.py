@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.analysis.estimators import measures_of
 from engine.analysis.forgetting import forgetting_table
 from engine.analysis.heatmap import heatmap_table
+from engine.analysis.quality import quality_table
 from engine.analysis.runs import runs_table
 from engine.analysis.table import Table
 from engine.analysis.trajectory import MEAN_OF_LAYERS, trajectories, trajectory_table
 from engine.errors import StudyError
+from engine.measures.table import MEASURES
 from engine.runs.record import RunRecord
 from engine.runs.results import SimilarityKey
 from engine.runs.study_folder import StudyFolder
@@ -20,20 +24,29 @@ from engine.runs.study_folder import StudyFolder
 class TableOptions:
     """Which part of a study a table shows; what a table does not need is not looked at.
 
-    `run`: a run's name or a part of it that fits only one. `epoch`: None for the last.
+    `run`: a run's name or a part of it that fits only one. `epoch`: None for the last. `measure`: None for the first
+    that the study asks for.
     """
 
     run: str | None = None
     epoch: int | None = None
     layer: str = MEAN_OF_LAYERS
     pooling: str = "cls"
-    measure: str = "linear_cka"
+    measure: str | None = None
     probe: str = "target"
 
-    @property
-    def key(self) -> SimilarityKey:
-        """The similarity that is asked for."""
-        return SimilarityKey(self.probe, self.pooling, self.measure)
+    def key(self, records: Sequence[RunRecord]) -> SimilarityKey:
+        """The similarity that is asked for.
+
+        Raises:
+            StudyError: there is no such measure at all.
+        """
+        measure = self.measure or next(iter(measures_of(records)), "linear_cka")
+        if measure not in MEASURES:
+            near = difflib.get_close_matches(measure, MEASURES, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise StudyError(f'measure "{measure}"', f"no such measure{hint}", f"choose one of {', '.join(MEASURES)}")
+        return SimilarityKey(self.probe, self.pooling, measure)
 
 
 def table_of(folder: StudyFolder, name: str, options: TableOptions) -> Table:
@@ -73,11 +86,20 @@ def _forgetting(folder: StudyFolder, options: TableOptions) -> Table:
 
 
 def _heatmap(folder: StudyFolder, options: TableOptions) -> Table:
-    if options.run is None:
-        raise StudyError("heatmap", "which run?", "add --run NAME; see the names with `simtui export DIR runs`")
-    record = find_run(folder.listing().records, options.run)
+    record = _asked_run(folder, "heatmap", options)
     results = folder.results(record.run_id)
-    return heatmap_table(results, options.key, results.n_epochs - 1 if options.epoch is None else options.epoch)
+    epoch = results.n_epochs - 1 if options.epoch is None else options.epoch
+    return heatmap_table(record, results, options.key([record]), epoch)
+
+
+def _quality(folder: StudyFolder, options: TableOptions) -> Table:
+    return quality_table(folder.results(_asked_run(folder, "quality", options).run_id), options.pooling)
+
+
+def _asked_run(folder: StudyFolder, table: str, options: TableOptions) -> RunRecord:
+    if options.run is None:
+        raise StudyError(table, "which run?", "add --run NAME; see the names with `simtui export DIR runs`")
+    return find_run(folder.listing().records, options.run)
 
 
 def _trajectory(folder: StudyFolder, options: TableOptions) -> Table:
@@ -88,12 +110,12 @@ def _trajectory(folder: StudyFolder, options: TableOptions) -> Table:
         raise StudyError(
             f"layer {options.layer!r}", "no run has this layer", f"choose one of {', '.join(sorted(layers))}"
         )
-    keys = {key for each in results.values() for key in each.similarity}
-    if results and options.key not in keys:
+    asked, keys = options.key(records), {key for each in results.values() for key in each.similarity}
+    if results and asked not in keys:
         known = ", ".join(sorted(f"{key.pooling} {key.measure}" for key in keys))
-        raise StudyError(f"{options.pooling} {options.measure}", "this study has no such similarity", f"choose {known}")
-    found = trajectories(records, results, options.key, options.layer)
-    return trajectory_table(found, options.key, options.layer)
+        raise StudyError(f"{asked.pooling} {asked.measure}", "this study has no such similarity", f"choose {known}")
+    found = trajectories(records, results, asked, options.layer)
+    return trajectory_table(found, records, asked, options.layer)
 
 
 TABLES: Mapping[str, Callable[[StudyFolder, TableOptions], Table]] = {
@@ -101,4 +123,5 @@ TABLES: Mapping[str, Callable[[StudyFolder, TableOptions], Table]] = {
     "heatmap": _heatmap,
     "trajectory": _trajectory,
     "forgetting": _forgetting,
+    "quality": _quality,
 }

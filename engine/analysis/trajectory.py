@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.analysis.estimators import notes_on
 from engine.analysis.table import Cell, Spread, Table
 from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
@@ -74,9 +75,13 @@ def layer_similarity(results: Results, key: SimilarityKey, layer: str = MEAN_OF_
 
 
 def trajectory_table(
-    found: Sequence[Trajectory], key: SimilarityKey, layer: str, metric: str = "test_accuracy"
+    found: Sequence[Trajectory],
+    records: Sequence[RunRecord],
+    key: SimilarityKey,
+    layer: str,
+    metric: str = "test_accuracy",
 ) -> Table:
-    """One row an epoch of each backbone and method."""
+    """One row an epoch of each backbone and method; `records` are those of the runs behind them."""
     name = f"{key.measure}_{key.pooling}_{key.probe}"
     columns = (
         "backbone",
@@ -113,7 +118,10 @@ def trajectory_table(
         "trajectory",
         columns,
         tuple(rows),
-        ("_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head",),
+        (
+            "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head",
+            *notes_on(records, [key.measure]),
+        ),
     )
 
 

@@ -19,12 +19,12 @@ from engine.activations.store import Activations, ActivationStore, activation_ke
 from engine.errors import DamagedError, TrainingError
 from engine.files import sha256_file
 from engine.finetune.checkpoints import Checkpoints, ResumePoint
-from engine.finetune.evaluate import classification_metrics
+from engine.finetune.evaluate import classification_metrics, layer_metrics
 from engine.finetune.inputs import Inputs, labels_of
 from engine.finetune.learner import Learner, Observation, make_learner
 from engine.finetune.methods import METHODS
 from engine.finetune.reference import Reference, load_reference_backbone
-from engine.measures import heatmaps
+from engine.measures import Comparison
 from engine.quality import knn_accuracy
 from engine.runs.record import RunRecord, State, write_record
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey, read_results, write_results
@@ -83,6 +83,10 @@ class _Run:
             self._spec, self._backbone, bench.reference, bench.inputs, bench.precision
         )
         self._results = Results(bench.reference.probe.layers)
+        self._comparisons = {
+            pooling: Comparison(list(layers), self._spec.measure.similarity)
+            for pooling, layers in bench.reference.probe.pooled.items()
+        }
 
     def execute(self) -> RunRecord:
         self._continue()
@@ -129,26 +133,24 @@ class _Run:
         seen = self._learner.observe()
         is_end = epoch in (0, self._spec.epochs)
         found = {**quality, **self._quality(seen), "origin_knn": self._origin_knn() if is_end else None}
-        self._results = self._results.with_epoch(self._similarity(seen.probe), found)
+        layers = layer_metrics(seen.probe.pooled, self._spec.measure.quality)
+        self._results = self._results.with_epoch(self._similarity(seen.probe), found, layers)
         write_results(self._path, self._results)
         self._keep(epoch, seen.probe, is_end)
         self._checkpoints.save_resume_point(ResumePoint(epoch, self._learner.trainer.state()))
         self._update(epochs_done=epoch, first=self._metrics(0), last=self._metrics(epoch))
 
     def _quality(self, seen: Observation) -> dict[str, float]:
-        labels = self._bench.inputs.labels
-        found = classification_metrics(seen.val_logits, labels("val"), "val")
-        found |= classification_metrics(seen.test_logits, labels("test"), "test")
-        with_ece = "ece" in self._spec.measure.quality
-        return {name: value for name, value in found.items() if with_ece or not name.endswith("_ece")}
+        labels, asked = self._bench.inputs.labels, self._spec.measure.quality
+        found = classification_metrics(seen.val_logits, labels("val"), "val", asked)
+        return found | classification_metrics(seen.test_logits, labels("test"), "test", asked)
 
     def _similarity(self, probe: Activations) -> dict[SimilarityKey, np.ndarray]:
         """Every pair of blocks, θ*'s in rows, for every pooling and measure."""
-        theirs, measures = self._bench.reference.probe.pooled, self._spec.measure.similarity
         return {
             SimilarityKey("target", pooling, measure): np.asarray(matrix)
-            for pooling in theirs
-            for measure, matrix in heatmaps(list(theirs[pooling]), list(probe.pooled[pooling]), measures).items()
+            for pooling, comparison in self._comparisons.items()
+            for measure, matrix in comparison.heatmaps(list(probe.pooled[pooling])).items()
         }
 
     def _origin_knn(self) -> float | None:

@@ -20,6 +20,7 @@ from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, write_ma
 from engine.data.pixels import PixelCache, pixel_cache, probe_items
 from engine.data.read import read_dataset
 from engine.errors import DataError, MachineError
+from engine.finetune.evaluate import check_computable
 from engine.finetune.inputs import Inputs
 from engine.finetune.reference import Reference, load_reference_backbone, take_reference
 from engine.jobs.plan import PLAN_FILE, Plan, write_plan
@@ -50,7 +51,8 @@ class Preparation:
         torch.set_num_threads(_n_cores())
         for section in study.backbone:
             backbone = load_reference_backbone(section, device)
-            self.reference(backbone, self.inputs(plan, backbone.info.input_size))
+            reference = self.reference(backbone, self.inputs(plan, backbone.info.input_size))
+            check_computable(reference.probe.pooled, study.measure)
             del backbone
         self._say("running", 0, 0, n_workers=plan.n_workers)
         write_plan(self._folder.path / PLAN_FILE, plan)

@@ -21,6 +21,7 @@ class Measure:
         name: name in studies, exports and of the function in `engine.measures`.
         family: module of `engine.measures` that computes it, by `prepare`, `compare` and `undefined`.
         label: what a screen writes beside the number; names the estimator.
+        short: as a column's title.
         range: lowest and highest value; higher is more alike.
         is_symmetric: whether (x, y) and (y, x) have the same value.
         invariances: maps of the features of either side alone that leave the value as it is.
@@ -36,6 +37,7 @@ class Measure:
     name: str
     family: str
     label: str
+    short: str
     reference: str
     invariances: frozenset[Invariance]
     invariances_of_y: frozenset[Invariance] = frozenset()
@@ -68,75 +70,75 @@ MEASURES = {
     measure.name: measure
     for measure in (
         Measure(
-            "linear_cka", "cka", "linear CKA (biased)",
+            "linear_cka", "cka", "linear CKA (biased)", "CKA",
             "Kornblith et al. 2019, eq. 4, linear kernel, biased HSIC",
             _EUCLIDEAN, images_a_feature=10, can_be_resampled=True,
         ),
         Measure(
-            "debiased_cka", "cka", "linear CKA (debiased)",
+            "debiased_cka", "cka", "linear CKA (debiased)", "debiased CKA",
             "Kornblith et al. 2019, eq. 4, linear kernel, with the unbiased HSIC of Song et al. 2012, eq. 5",
             _EUCLIDEAN, range=(-1.0, 1.0), min_n=4, can_be_resampled=True,
         ),
         Measure(
-            "minibatch_cka", "minibatch", "linear CKA (minibatch, debiased)",
+            "minibatch_cka", "minibatch", "minibatch CKA (debiased)", "minibatch CKA",
             "Nguyen et al. 2021: unbiased HSICs averaged over batches, then the ratio",
             _EUCLIDEAN, range=(-1.0, 1.0), min_n=4, options={"batch_size": 256, "seed": 0},
         ),
         Measure(
-            "rbf_cka", "rbf", "RBF CKA (biased)",
+            "rbf_cka", "rbf", "RBF CKA (biased)", "RBF CKA",
             "Kornblith et al. 2019, eq. 4, RBF kernel, bandwidth a share of the median distance, biased HSIC",
             _EUCLIDEAN, images_a_feature=10, options={"threshold": 0.5}, can_be_resampled=True,
         ),
         Measure(
-            "mean_cca", "canonical", "mean CCA",
+            "mean_cca", "canonical", "mean CCA", "CCA",
             "Raghu et al. 2017; Kornblith et al. 2019, table 1: mean canonical correlation",
             _AFFINE, images_a_feature=100, min_n=3,
         ),
         Measure(
-            "mean_squared_cca", "canonical", "mean squared CCA",
+            "mean_squared_cca", "canonical", "mean squared CCA", "CCA²",
             "Kornblith et al. 2019, table 1: mean squared canonical correlation, R²_CCA",
             _AFFINE, images_a_feature=10, min_n=3,
         ),
         Measure(
-            "svcca", "canonical", "SVCCA (99 % of the variance)",
-            "Raghu et al. 2017: mean canonical correlation of the leading principal components",
+            "svcca", "canonical", "SVCCA (99 %)", "SVCCA",
+            "Raghu et al. 2017: mean canonical correlation of the components with 99 % of the variance",
             _EUCLIDEAN, images_a_feature=100, min_n=3, options={"variance": 0.99},
         ),
         Measure(
-            "pwcca", "canonical", "PWCCA (weighted by the pre-trained side)",
-            "Morcos et al. 2018: canonical correlations weighted by what they account for in x",
+            "pwcca", "canonical", "PWCCA (pre-trained side)", "PWCCA",
+            "Morcos et al. 2018: canonical correlations weighted by what they account for in θ*",
             frozenset({"isotropic scaling", "translation"}), frozenset({"orthogonal", "invertible linear"}),
             is_symmetric=False, images_a_feature=100, min_n=3,
         ),
         Measure(
-            "linear_regression", "canonical", "linear regression R² (pre-trained from fine-tuned)",
-            "Kornblith et al. 2019, table 1: R² of the regression of x on y",
+            "linear_regression", "canonical", "linear regression R²", "regression R²",
+            "Kornblith et al. 2019, table 1: share of the variance of θ* that a linear map of θ explains",
             _EUCLIDEAN, frozenset({"invertible linear"}), is_symmetric=False, images_a_feature=10, min_n=3,
         ),
         Measure(
-            "procrustes", "alignment", "orthogonal Procrustes similarity",
+            "procrustes", "alignment", "Procrustes similarity", "Procrustes",
             "Williams et al. 2021; Ding et al. 2021: nuclear norm of XᵀY over |X| |Y|",
             _EUCLIDEAN, images_a_feature=100,
         ),
         Measure(
-            "row_cosine", "alignment", "mean cosine of matched images",
+            "row_cosine", "alignment", "mean row cosine", "cosine",
             "mean over the images of cos(x_i, y_i), features matched one by one",
             frozenset({"isotropic scaling"}), range=(-1.0, 1.0), can_be_resampled=True, needs_equal_widths=True,
         ),
         Measure(
-            "rsa", "dissimilarity", "RSA (Spearman, correlation distance)",
-            "Kriegeskorte et al. 2008: rank correlation of the dissimilarity matrices",
+            "rsa", "dissimilarity", "RSA (Spearman)", "RSA",
+            "Kriegeskorte et al. 2008: rank correlation of the dissimilarities, 1 - Pearson, of all pairs of images",
             frozenset({"isotropic scaling"}), range=(-1.0, 1.0), min_n=3, options={"correlation": "spearman"},
             can_be_resampled=True,
         ),
         Measure(
-            "mutual_knn", "neighbours", "mutual k-NN overlap (k = 10, cosine)",
-            "Huh et al. 2024: mean share of common neighbours",
+            "mutual_knn", "neighbours", "k-NN overlap (k = 10)", "k-NN overlap",
+            "Huh et al. 2024: mean share of common neighbours by cosine",
             _ROTATION_SCALE, min_n=3, options={"k": 10}, can_be_resampled=True,
         ),
         Measure(
-            "mutual_knn_jaccard", "neighbours", "mutual k-NN Jaccard (k = 10, cosine)",
-            "Klabunde et al. 2023: mean Jaccard index of the neighbourhoods",
+            "mutual_knn_jaccard", "neighbours", "k-NN Jaccard (k = 10)", "k-NN Jaccard",
+            "Klabunde et al. 2023: mean Jaccard index of the neighbourhoods by cosine",
             _ROTATION_SCALE, min_n=3, options={"k": 10}, can_be_resampled=True,
         ),
     )

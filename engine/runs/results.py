@@ -18,7 +18,7 @@ from engine.hdf5 import NamedArray, open_arrays, write_arrays
 RESULTS_FILE = "results.h5"
 HISTORY_FILE = "history.csv"
 # The columns of `history.csv`, and the order in which everything is written: a file is then the same however it arose.
-_SPLIT_METRICS = ("loss", "accuracy", "balanced_accuracy", "auroc", "ece")
+_SPLIT_METRICS = ("loss", "accuracy", "balanced_accuracy", "auroc", "ece", "brier")
 _ORDER = ("train_loss", *(f"{split}_{name}" for split in ("val", "test") for name in _SPLIT_METRICS), "origin_knn")
 
 
@@ -36,13 +36,14 @@ class Results:
     """All results of a run, epoch by epoch; epoch 0 is the model before training.
 
     `similarity[key]` is `(n_epochs, n_layers, n_layers)`: row = layer of the pre-trained model, column = layer of the
-    run's model; NaN where a layer is constant over the images. `quality[name]` is `(n_epochs,)`; NaN where the metric
-    is not computed at that epoch.
+    run's model; NaN where a measure is undefined for a layer. `quality[name]` is `(n_epochs,)`; NaN where the metric
+    is not computed at that epoch. `layer_quality[name]`, the name with its pooling, is `(n_epochs, n_layers)`.
     """
 
     layers: tuple[str, ...]
     similarity: Mapping[SimilarityKey, np.ndarray] = field(default_factory=dict)
     quality: Mapping[str, np.ndarray] = field(default_factory=dict)
+    layer_quality: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def n_epochs(self) -> int:
@@ -55,27 +56,24 @@ class Results:
             self.layers,
             {key: values[:n] for key, values in self.similarity.items()},
             {key: values[:n] for key, values in self.quality.items()},
+            {key: values[:n] for key, values in self.layer_quality.items()},
         )
 
     def with_epoch(
-        self, similarity: Mapping[SimilarityKey, np.ndarray], quality: Mapping[str, float | None]
+        self,
+        similarity: Mapping[SimilarityKey, np.ndarray],
+        quality: Mapping[str, float | None],
+        layer_quality: Mapping[str, np.ndarray] | None = None,
     ) -> Results:
-        """The results with one more epoch at the end."""
+        """The results with one more epoch at the end; what an epoch lacks is NaN there."""
         n = self.n_epochs
-        sim = {
-            key: np.concatenate(
-                [self.similarity.get(key, np.empty((n, *m.shape), np.float32)), np.asarray(m, np.float32)[None]]
-            )
-            for key, m in similarity.items()
-        }
         names = dict.fromkeys([*self.quality, *quality])
-        rows = {
-            name: np.append(
-                self.quality.get(name, np.full(n, np.nan, np.float32)), np.float32(_or_nan(quality.get(name)))
-            )
-            for name in names
-        }
-        return Results(self.layers, sim, rows)
+        return Results(
+            self.layers,
+            {key: _appended(self.similarity.get(key), matrix, n) for key, matrix in similarity.items()},
+            {name: _appended(self.quality.get(name), np.array(_or_nan(quality.get(name))), n) for name in names},
+            {name: _appended(self.layer_quality.get(name), row, n) for name, row in (layer_quality or {}).items()},
+        )
 
 
 def write_results(run_path: Path, results: Results) -> None:
@@ -89,9 +87,8 @@ def write_results(run_path: Path, results: Results) -> None:
         for key, values in sorted(results.similarity.items(), key=lambda item: item[0])
     }
     quality = dict(sorted(results.quality.items(), key=lambda item: _place(item[0])))
-    arrays |= {
-        f"/quality/{name}": NamedArray(values.astype(np.float32), ("epoch",)) for name, values in quality.items()
-    }
+    for name, values in [*quality.items(), *sorted(results.layer_quality.items())]:
+        arrays[f"/quality/{name}"] = NamedArray(values.astype(np.float32), ("epoch", "layer")[: values.ndim])
     write_arrays(
         run_path / RESULTS_FILE, arrays, {"epoch": epochs, "layer_ref": layers, "layer": layers}, {"kind": "results"}
     )
@@ -115,16 +112,18 @@ def read_results(run_path: Path) -> Results:
             for pooling in file.names(f"/similarity/{probe}")
             for measure in file.names(f"/similarity/{probe}/{pooling}")
         }
-        quality = {name: file.array(f"/quality/{name}") for name in file.names("/quality")}
+        found = {name: file.array(f"/quality/{name}") for name in file.names("/quality")}
     for key, values in similarity.items():
         if values.shape != (n_epochs, len(layers), len(layers)):
             raise DamagedError(
                 str(path), f"{key} has shape {values.shape}, need {(n_epochs, len(layers), len(layers))}", remake
             )
-    for name, values in quality.items():
-        if values.shape != (n_epochs,):
-            raise DamagedError(str(path), f"quality {name} has shape {values.shape}, need {(n_epochs,)}", remake)
-    return Results(layers, similarity, quality)
+    for name, values in found.items():
+        need = (n_epochs, len(layers))[: max(values.ndim, 1)]
+        if values.shape != need:
+            raise DamagedError(str(path), f"quality {name} has shape {values.shape}, need {need}", remake)
+    quality, layer_quality = ({name: v for name, v in found.items() if v.ndim == ndim} for ndim in (1, 2))
+    return Results(layers, similarity, quality, layer_quality)
 
 
 def _history(n_epochs: int, quality: Mapping[str, np.ndarray]) -> str:
@@ -139,6 +138,12 @@ def _history(n_epochs: int, quality: Mapping[str, np.ndarray]) -> str:
 
 def _place(name: str) -> tuple[int, str]:
     return (_ORDER.index(name) if name in _ORDER else len(_ORDER), name)
+
+
+def _appended(before: np.ndarray | None, values: np.ndarray, n: int) -> np.ndarray:
+    """Values of `n` epochs and one more, float32; NaN for the epochs before where there are none."""
+    row = np.asarray(values, np.float32)[None]
+    return np.concatenate([np.full((n, *row.shape[1:]), np.nan, np.float32) if before is None else before, row])
 
 
 def _or_nan(value: float | None) -> float:

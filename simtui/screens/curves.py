@@ -7,12 +7,13 @@ from textual.containers import Horizontal
 
 from engine.analysis.table import Table
 from engine.analysis.trajectory import MEAN_OF_LAYERS, trajectory_table
+from engine.runs.record import RunRecord
 from simtui.actions import TRAJECTORIES
 from simtui.screens.view import ViewScreen, bindings_of
 from simtui.selection import OVERLAYS, after
 from simtui.views import curves
 from simtui.views.curves import CurvesView
-from simtui.views.parts import WARN, Span, count
+from simtui.views.parts import WARN, Span
 from simtui.widgets.curve_plot import CurvePlot
 from simtui.widgets.lines import Lines
 
@@ -51,15 +52,22 @@ class TrajectoriesScreen(ViewScreen):
         legend = curves.legend(view, self.size.width, self.simtui.is_colorless)
         self.lines("legend").styles.height = len(legend)
         self.lines("legend").show(legend)
-        left_out = f" ! {count(len(found.unreadable), 'run')} with damaged results left out" if found.unreadable else ""
-        self.lines("warning").set_class(bool(left_out), "-shown")
-        self.lines("warning").show([(Span(left_out, WARN),)] if left_out else [])
+        warnings = curves.warnings(found, self._records(), self.simtui.key)
+        self.lines("warning").set_class(bool(warnings), "-shown")
+        self.lines("warning").styles.height = len(warnings)
+        self.lines("warning").show([(Span(f" ! {each}", WARN),) for each in warnings])
         return view.summary
 
     def table(self) -> Table | None:
         """The curves in sight, at every epoch."""
         layer = self.simtui.selection.layer
-        return trajectory_table(self._shown.shown, self.simtui.key, layer) if self._shown else None
+        return trajectory_table(self._shown.shown, self._records(), self.simtui.key, layer) if self._shown else None
+
+    def _records(self) -> tuple[RunRecord, ...]:
+        """The runs behind the curves."""
+        snapshot = self.simtui.snapshot
+        shown = {run_id for each in self._shown.shown for run_id in each.run_ids} if self._shown else set()
+        return tuple(record for record in snapshot.records if record.run_id in shown) if snapshot else ()
 
     def export_name(self) -> str:
         """The layer."""

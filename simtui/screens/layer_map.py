@@ -70,8 +70,11 @@ class MapScreen(ViewScreen):
 
     def table(self) -> Table | None:
         """The matrix in sight."""
-        shown = self._shown
-        return heatmap_table(self._results, shown.key, shown.epoch) if shown and self._results else None
+        shown, snapshot = self._shown, self.simtui.snapshot
+        record = snapshot.record(self.simtui.shown_run_id()) if snapshot else None
+        return (
+            heatmap_table(record, self._results, shown.key, shown.epoch) if shown and self._results and record else None
+        )
 
     def export_name(self) -> str:
         """The run and the epoch."""

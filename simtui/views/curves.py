@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.analysis.estimators import caution
 from engine.analysis.table import Spread
 from engine.analysis.trajectory import MEAN_OF_LAYERS, Curve, Trajectory
+from engine.runs.record import RunRecord
 from engine.runs.results import SimilarityKey
 from simtui.palette import curve_color, curve_letter
 from simtui.plotting import Frame, Series
@@ -82,7 +84,7 @@ def curves_view(
     names = _names(shown, curves.trajectories, selection)
     panels = [
         _panel(title, [getattr(each, field) for each in shown], n_epochs, is_colorless)
-        for title, field in ((f"similarity, {measure_name(key)}", "similarity"), ("test accuracy", "accuracy"))
+        for title, field in ((measure_name(key), "similarity"), ("test accuracy", "accuracy"))
     ]
     return CurvesView(
         panels[0],
@@ -115,6 +117,13 @@ def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Li
             )
         )
     return tuple(lines)
+
+
+def warnings(curves: Curves, records: Sequence[RunRecord], key: SimilarityKey) -> tuple[str, ...]:
+    """What must be known so that no curve misleads: runs left out, and an estimator that says too much."""
+    left_out = f"{count(len(curves.unreadable), 'run')} with damaged results left out" if curves.unreadable else ""
+    inflated = next((each for record in records if (each := caution(record, key.measure))), "")
+    return tuple(each for each in (left_out, inflated) if each)
 
 
 def at_epoch(curve: Curve, epoch: int) -> Spread:

@@ -2,24 +2,13 @@
 
 from __future__ import annotations
 
-from engine.analysis.forgetting import forgetting_table
+from engine.analysis.estimators import caution, label_of, short_of
+from engine.analysis.forgetting import NO_ORIGIN, PROTOCOL, SCRATCH, forgetting_table
 from engine.analysis.table import Cell, Table
 from simtui.reader import Snapshot
 from simtui.safe_text import safe, short_names
 from simtui.views.parts import DIM, NO_VALUE, STRONG, WARN, Column, Line, Row, Sheet, Span, figure, line, wrapped
 
-COLUMNS = (
-    Column("backbone", shrinks_to=12),
-    Column("paradigm", rank=2),
-    Column("method"),
-    Column("n", "right"),
-    Column("k-NN before", "right"),
-    Column("k-NN after", "right"),
-    Column("drop", "right"),
-    Column("drop in %", "right", rank=5),
-    Column("accuracy", "right", rank=3),
-    Column("CKA", "right", rank=4),
-)
 EXPLANATION = (
     "k-NN accuracy on the origin domain, which the backbone was pre-trained on, before and after fine-tuning: mean ± "
     "sd over the n seeds of each backbone and method. A drop above 0 is forgetting. A dash as sd: one seed only."
@@ -34,7 +23,16 @@ def table(snapshot: Snapshot) -> Table:
 def sheet(found: Table) -> Sheet:
     """One row a backbone and method."""
     short = short_names([str(name) for name in found.column("backbone")])
-    return Sheet(COLUMNS, tuple(_row(dict(zip(found.columns, row, strict=True)), short) for row in found.rows))
+    return Sheet(
+        _columns(similarity_of(found)),
+        tuple(_row(dict(zip(found.columns, row, strict=True)), short, similarity_of(found)) for row in found.rows),
+    )
+
+
+def similarity_of(found: Table) -> str:
+    """The similarity that stands for all: the study's first measure, of the CLS token, such as `linear_cka_cls`."""
+    names = (name.removesuffix("_mean") for name in found.columns if name.endswith("_cls_mean"))
+    return next(names, "linear_cka_cls")
 
 
 def summary(found: Table, snapshot: Snapshot) -> str:
@@ -54,7 +52,9 @@ def summary(found: Table, snapshot: Snapshot) -> str:
 
 def notes(found: Table, snapshot: Snapshot, width: int) -> tuple[Line, ...]:
     """What must be known so that no figure misleads."""
-    said = found.notes
+    said = tuple(note for note in found.notes if note in (PROTOCOL, NO_ORIGIN, SCRATCH))
+    measure = similarity_of(found).removesuffix("_cls")
+    said += tuple(dict.fromkeys(each for record in snapshot.records if (each := caution(record, measure))))[:1]
     if any(record.provenance.origin_is_synthetic for record in snapshot.records):
         said += ("the images of the origin domain are synthetic",)
     role = WARN if found.rows and all(cell is None for cell in found.column("drop_mean")) else DIM
@@ -66,8 +66,9 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
     row = next((dict(zip(found.columns, row, strict=True)) for row in found.rows if _key(row) == key), None)
     if row is None:
         return ()
-    accuracy, cka = (_pair(row, name) for name in ("test_accuracy", "linear_cka_cls"))
-    percent = _percent(row)
+    name = similarity_of(found)
+    accuracy, similarity = _pair(row, "test_accuracy"), _pair(row, name)
+    percent, label = _percent(row), label_of(name.removesuffix("_cls"))
     return (
         line(
             Span(safe(row["backbone"]), STRONG),
@@ -75,12 +76,27 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
         ),
         line(
             Span("drop ", DIM), f"{_pair(row, 'drop')} ({percent} %)",
-            Span(" · test accuracy ", DIM), accuracy, Span(" · CKA CLS ", DIM), cka,
+            Span(" · test accuracy ", DIM), accuracy, Span(f" · {label} CLS ", DIM), similarity,
         ),
     )  # fmt: skip
 
 
-def _row(row: dict[str, Cell], short: dict[str, str]) -> Row:
+def _columns(similarity: str) -> tuple[Column, ...]:
+    return (
+        Column("backbone", shrinks_to=12),
+        Column("paradigm", rank=2),
+        Column("method"),
+        Column("n", "right"),
+        Column("k-NN before", "right"),
+        Column("k-NN after", "right"),
+        Column("drop", "right"),
+        Column("drop in %", "right", rank=5),
+        Column("accuracy", "right", rank=3),
+        Column(short_of(similarity.removesuffix("_cls")), "right", rank=4),
+    )
+
+
+def _row(row: dict[str, Cell], short: dict[str, str], similarity: str) -> Row:
     drop = row["drop_mean"]
     is_forgetting = isinstance(drop, float) and drop > 0.005 and row["method"] != "scratch"
     return Row(
@@ -95,7 +111,7 @@ def _row(row: dict[str, Cell], short: dict[str, str]) -> Row:
             Span(_pair(row, "drop"), WARN if is_forgetting else STRONG),
             Span(_percent(row)),
             Span(_pair(row, "test_accuracy")),
-            Span(_pair(row, "linear_cka_cls")),
+            Span(_pair(row, similarity)),
         ),
     )
 
@@ -105,7 +121,7 @@ def _key(row: tuple[Cell, ...]) -> str:
 
 
 def _pair(row: dict[str, Cell], name: str) -> str:
-    mean = row[f"{name}_mean"]
+    mean = row.get(f"{name}_mean")
     return NO_VALUE if mean is None else f"{figure(mean)} ± {figure(row[f'{name}_sd'])}"
 
 

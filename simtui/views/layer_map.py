@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from engine.analysis.estimators import caution, label_of, short_of
 from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
 from simtui.palette import scale_color
@@ -14,7 +15,6 @@ from simtui.safe_text import fitted, safe
 from simtui.selection import Selection
 from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, WARN, Line, Span, figure, line
 
-MEASURES = {"linear_cka": "linear CKA", "debiased_cka": "debiased CKA"}
 POOLINGS = {"cls": "CLS", "feat": "Feat"}
 MODELS = {
     "full": "fully fine-tuned",
@@ -24,7 +24,8 @@ MODELS = {
 METHODS = {"full": "full fine-tuning of", "linear": "linear probe on", "scratch": "training from scratch of"}
 EXPLANATION = (
     "Similarity of every block of the pre-trained model (rows) to every block of the run's model (columns), on the "
-    "probe images, at one epoch; epoch 0 is the model before training. The colours run from 0 to 1 and never adapt. "
+    "probe images, at one epoch; epoch 0 is the model before training. The colours run from 0 to 1 and never adapt; "
+    "below 0 is as 0. "
     "CLS compares the class tokens, Feat the means of the patch tokens."
 )
 
@@ -74,14 +75,14 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
 
 
 def measure_name(key: SimilarityKey) -> str:
-    """`linear CKA, CLS`."""
-    return f"{safe(MEASURES.get(key.measure, key.measure))}, {safe(POOLINGS.get(key.pooling, key.pooling))}"
+    """`linear CKA (biased), CLS`."""
+    return f"{safe(label_of(key.measure))}, {safe(POOLINGS.get(key.pooling, key.pooling))}"
 
 
 def readout(shown: LayerMap, is_256: bool = False) -> Line:
     """The value under the cursor, between which layers, by which measure."""
     value, undefined = shown.value, math.isnan(shown.value)
-    text = "undefined: one of the two blocks is constant over the probe images" if undefined else ""
+    text = "undefined: a block is constant, or n too small" if undefined else ""
     return line(
         Span(f" {NO_VALUE if undefined else figure(value)} ", STRONG),
         Span("██", color=scale_color(value, is_256)),
@@ -128,13 +129,12 @@ def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_25
 
 
 def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[SimilarityKey, ...]) -> str:
-    """Why biased CKA says too much here, and what to do; empty where it does not."""
-    n, d = record.provenance.n_probe, record.provenance.n_features
-    if key.measure != "linear_cka" or not n or not d or n >= 10 * d:
+    """Why this similarity says too much here, and what to do; empty where it does not."""
+    problem = caution(record, key.measure)
+    if not problem:
         return ""
-    has_debiased = any(each.measure == "debiased_cka" and each.pooling == key.pooling for each in keys)
-    hint = "m: debiased CKA" if has_debiased else "add debiased_cka to the study"
-    return f"linear CKA is inflated: n = {n} is not ≫ d = {d}; {hint}"
+    sound = [each.measure for each in keys if each.pooling == key.pooling and not caution(record, each.measure)]
+    return f"{problem}; " + (f"m: {short_of(sound[0])}" if sound else "add debiased_cka to the study")
 
 
 def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: SimilarityKey, epoch: int) -> str:

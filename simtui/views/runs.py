@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.cells import cell_len
 
+from engine.analysis.estimators import label_of, measures_of, short_of
 from engine.analysis.runs import runs_table
 from engine.analysis.table import Table
 from engine.runs.record import RunRecord, State
@@ -30,19 +33,6 @@ from simtui.views.parts import (
     wrapped,
 )  # fmt: skip
 
-COLUMNS = (
-    Column("backbone", shrinks_to=14),
-    Column("paradigm", rank=6),
-    Column("dataset", rank=7, shrinks_to=17),
-    Column("method"),
-    Column("seed", "right"),
-    Column("epoch", "right", rank=2),
-    Column("accuracy", "right"),
-    Column("CKA", "right"),
-    Column("ECE", "right", rank=3),
-    Column("origin k-NN", "right", rank=1),
-    Column("state"),
-)
 STATES = {
     State.DONE: ("✓", DIM),
     State.RUNNING: ("▶", ACCENT),
@@ -52,15 +42,37 @@ STATES = {
     State.FAILED: ("✗", ERROR),
 }
 EXPLANATION = (
-    "One row a run. accuracy and ECE: on the test images after the last finished epoch. CKA: linear, CLS token, mean "
-    "over the blocks of the similarity of each block to the same block of the pre-trained model. origin k-NN: accuracy "
-    "on the origin domain before → after fine-tuning."
+    "One row a run. accuracy and ECE: on the test images after the last finished epoch. Then the study's first "
+    "similarity measure: CLS token, mean over the blocks of the similarity of each block to the same block of the "
+    "pre-trained model. origin k-NN: accuracy on the origin domain before → after fine-tuning."
 )
 
 
 def table(snapshot: Snapshot) -> Table:
     """The engine's table, as it is exported."""
     return runs_table(snapshot.records)
+
+
+def columns(records: Sequence[RunRecord]) -> tuple[Column, ...]:
+    """The columns; the similarity is by the study's first measure."""
+    return (
+        Column("backbone", shrinks_to=14),
+        Column("paradigm", rank=6),
+        Column("dataset", rank=7, shrinks_to=17),
+        Column("method"),
+        Column("seed", "right"),
+        Column("epoch", "right", rank=2),
+        Column("accuracy", "right"),
+        Column(short_of(first_measure(records)), "right"),
+        Column("ECE", "right", rank=3),
+        Column("origin k-NN", "right", rank=1),
+        Column("state"),
+    )
+
+
+def first_measure(records: Sequence[RunRecord]) -> str:
+    """The measure that stands for similarity where there is room for one."""
+    return next(iter(measures_of(records)), "linear_cka")
 
 
 def dataset_name(record: RunRecord) -> str:
@@ -72,7 +84,8 @@ def sheet(snapshot: Snapshot) -> Sheet:
     """One row a run, the damaged ones last."""
     short = short_names([record.spec.backbone.name for record in snapshot.records])
     rows = [_row(record, short[record.spec.backbone.name]) for record in snapshot.records]
-    return Sheet(COLUMNS, (*rows, *(_damaged_row(each) for each in snapshot.damaged)))
+    titles = columns(snapshot.records)
+    return Sheet(titles, (*rows, *(_damaged_row(each, len(titles)) for each in snapshot.damaged)))
 
 
 def summary(snapshot: Snapshot) -> str:
@@ -112,8 +125,9 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
         ("accuracy", last.get("test_accuracy")), ("balanced", last.get("test_balanced_accuracy")),
         ("AUROC", last.get("test_auroc")), ("ECE", last.get("test_ece")),
     )  # fmt: skip
+    measure = first_measure([record])
     ends = (
-        ("CKA CLS", last.get("linear_cka_cls")), ("CKA Feat", last.get("linear_cka_feat")),
+        (f"{label_of(measure)} CLS", last.get(f"{measure}_cls")), ("Feat", last.get(f"{measure}_feat")),
         ("origin k-NN before", first.get("origin_knn")), ("after", last.get("origin_knn")),
     )  # fmt: skip
     head = line(
@@ -159,7 +173,7 @@ def _row(record: RunRecord, backbone: str) -> Row:
             Span(str(record.spec.seed)),
             Span(f"{max(record.epochs_done, 0)}/{record.spec.epochs}", DIM),
             Span(figure(last.get("test_accuracy")), DIM if is_bare else STRONG),
-            Span(figure(last.get("linear_cka_cls")), figures),
+            Span(figure(last.get(f"{first_measure([record])}_cls")), figures),
             Span(figure(last.get("test_ece")), figures),
             Span(NO_VALUE if before == after == NO_VALUE else f"{before}→{after}", figures),
             Span(f"{mark} {record.state}", GOOD if record.state is State.DONE else role),
@@ -167,7 +181,7 @@ def _row(record: RunRecord, backbone: str) -> Row:
     )
 
 
-def _damaged_row(broken: DamagedRun) -> Row:
+def _damaged_row(broken: DamagedRun, n_columns: int) -> Row:
     name = safe(broken.run_id)
     shown = name if cell_len(name) <= 28 else fitted(name, 28)
-    return Row(broken.run_id, (Span(shown, ERROR), *(Span("") for _ in COLUMNS[2:]), Span("✗ damaged", ERROR)))
+    return Row(broken.run_id, (Span(shown, ERROR), *(Span("") for _ in range(n_columns - 2)), Span("✗ damaged", ERROR)))

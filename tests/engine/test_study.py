@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StudyError
+from engine.measures import MEASURES
+from engine.quality import QUALITY
 from engine.study import Study, extended_study, freeze_study, load_study, run_specs
 
 TEXT = """\
@@ -48,6 +50,13 @@ def test_paths_are_relative_to_the_study_file_and_defaults_are_filled_in(study: 
     assert study.probe.n == 2048
 
 
+def test_every_measure_and_metric_of_the_tables_can_be_asked_for(tmp_path: Path) -> None:
+    asked = f"[measure]\nsimilarity = {list(MEASURES)}\nquality = {list(QUALITY)}\n[finetune]".replace("'", '"')
+    study = _load(tmp_path, TEXT.replace("[finetune]", asked))
+    assert study.measure.similarity == tuple(MEASURES)
+    assert study.measure.quality == tuple(QUALITY)
+
+
 def test_a_frozen_study_reads_back_equal_from_any_folder(study: Study, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert _load(tmp_path / "other", freeze_study(study)) == study
@@ -66,6 +75,13 @@ def test_a_frozen_study_reads_back_equal_from_any_folder(study: Study, tmp_path:
         ("seeds = 3", "seeds = 2000", "finetune.seeds = 2000: need a number up to 1000"),
         ("seeds = 3", 'weight_decay = "a"', 'finetune.weight_decay = "a": need a number from 0 up to 1'),
         ("seeds = 3", 'methods = ["ful"]', "need one of 'full', 'linear' or 'scratch'"),
+        ("[finetune]", '[measure]\nsimilarity = ["linear_ckq"]\n[finetune]', 'did you mean "linear_cka"?'),
+        (
+            "[finetune]",
+            '[measure]\nquality = ["eced"]\n[finetune]',
+            "need one of 'ece', 'brier', 'knn', 'effective_rank'",
+        ),
+        ("[finetune]", '[measure]\nquality = ["ece", "ece"]\n[finetune]', 'measure.quality: "ece" is named twice'),
         ("seeds = 3", "methods = []", "finetune.methods = []: need at least one"),
         ("full = 5e-4", "full = 0.0", "finetune.learning_rate.full = 0.0: need a number above 0"),
         ("full = 5e-4", "full = 10.0", "finetune.learning_rate.full = 10.0: need a number below 10"),

@@ -256,13 +256,11 @@ def test_recolouring_takes_away_colour_and_light_but_not_shape() -> None:
 
 
 def test_recolouring_takes_away_grain_and_shading() -> None:
-    """What two crops of one scene share beside its shapes is nearly gone: a step keeps its place, a slope its levels."""
+    """What two crops of one scene share beside its shapes is nearly gone."""
     half = torch.zeros(1, 1, 32, 32)
     half[..., 16:] = 1
-    slope, grain = (
-        torch.linspace(-0.1, 0.1, 32).view(1, 1, 32, 1),
-        0.08 * torch.randn(1, 1, 32, 32, generator=generator()),
-    )
+    slope = torch.linspace(-0.1, 0.1, 32).view(1, 1, 32, 1)
+    grain = 0.08 * torch.randn(1, 1, 32, 32, generator=generator())
     plain, uneven = (in_two_colours(figure, (0.2,) * 3, (0.8,) * 3) for figure in (half, half + slope + grain))
     one, other = (recolour(images, 0.0, generator(4)) for images in (plain, uneven))
     inside = (..., slice(4, -4), slice(2, 13))

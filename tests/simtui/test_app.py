@@ -82,7 +82,7 @@ async def test_the_map_steps_through_epochs_poolings_measures_and_runs(study: Pa
         assert text_of(pilot, "readout").startswith(f"{0.9 * similarity('full', 0, 4, 0, 0):.3f} ")
         assert "inflated" in text_of(pilot, "warning")
         await press(pilot, "m")
-        assert "debiased CKA" in text_of(pilot, "readout") and not text_of(pilot, "warning")
+        assert "linear CKA (debiased)" in text_of(pilot, "readout") and not text_of(pilot, "warning")
         await press(pilot, "n")
         assert "seed 1" in text_of(pilot, "summary") and app_of(pilot).key.measure == "debiased_cka"
         await press(pilot, "N", "N")
@@ -118,7 +118,7 @@ async def test_trajectories_step_through_layers_epochs_and_groups(study: Path) -
         assert "all backbones and methods" in text_of(pilot, "control")
         assert text_of(pilot, "legend").count("n = 2") == 6
         await press(pilot, "n", "v", "p", "m")
-        assert "similarity, debiased CKA, Feat" in written(pilot)
+        assert "linear CKA (debiased), Feat" in written(pilot)
 
 
 async def test_forgetting_reads_out_its_rows(study: Path) -> None:

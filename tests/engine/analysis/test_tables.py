@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_table
+from engine.analysis.runs import runs_table
 from engine.analysis.table import Spread
 from engine.analysis.tables import TableOptions, table_of
 from engine.analysis.trajectory import trajectories
@@ -18,7 +19,7 @@ from engine.export import to_csv, write_csv
 from engine.runs.record import Provenance, RunRecord, State, write_record
 from engine.runs.results import Results, SimilarityKey, write_results
 from engine.runs.study_folder import StudyFolder
-from engine.study import load_study, run_specs
+from engine.study import MeasureSection, load_study, run_specs
 
 KEY = SimilarityKey("target", "cls", "linear_cka")
 STUDY = """
@@ -126,6 +127,57 @@ def test_heatmap_names_the_side_of_the_pre_trained_model(folder: StudyFolder) ->
     assert table_of(folder, "heatmap", TableOptions(run="full_seed01")).column("epoch") == (2,) * 4
 
 
+def test_a_table_names_its_estimator_and_says_where_it_is_inflated(folder: StudyFolder) -> None:
+    listed = folder.listing().records
+    for record in listed:
+        sized = replace(record.provenance, n_probe=96, n_features=128)
+        write_record(folder.run_path(record.run_id), replace(record, provenance=sized))
+    inflated = "linear CKA (biased) is inflated: n = 96 is not ≫ d = 128"
+    for name, options in (
+        ("runs", TableOptions()),
+        ("forgetting", TableOptions()),
+        ("trajectory", TableOptions()),
+        ("heatmap", TableOptions(run="full_seed01")),
+    ):
+        notes = table_of(folder, name, options).notes
+        assert any(note.startswith("linear_cka: linear CKA (biased); Kornblith et al. 2019") for note in notes), name
+        assert notes.count(inflated) == 1, name
+
+
+def test_similarities_are_those_that_the_study_asks_for(folder: StudyFolder) -> None:
+    asked = MeasureSection(similarity=("rsa", "debiased_cka"))
+    records = [
+        replace(record, spec=replace(record.spec, measure=asked), last={"rsa_cls": 0.25, "debiased_cka_feat": 0.5})
+        for record in folder.listing().records
+    ]
+    columns = ("rsa_cls", "rsa_feat", "debiased_cka_cls", "debiased_cka_feat")
+    table = runs_table(records)
+    assert table.columns[-7:-3] == columns
+    assert table.rows[0][-7:-3] == (0.25, None, None, 0.5)
+    table = forgetting_table(records)
+    assert table.columns[-8:] == tuple(f"{name}_{what}" for name in columns for what in ("mean", "sd"))
+    assert table.column("rsa_cls_mean")[0] == 0.25
+    assert TableOptions().key(records).measure == "rsa"
+    assert TableOptions(measure="debiased_cka").key(records).measure == "debiased_cka"
+
+
+def test_quality_of_layers_is_one_row_a_layer_and_epoch(folder: StudyFolder) -> None:
+    record = folder.listing().records[0]
+    results = folder.results(record.run_id)
+    metrics = {
+        "effective_rank_cls": np.array([[3.0, 2.0], [2.5, 1.5], [math.nan, 1.0]]),
+        "uniformity_cls": np.zeros((3, 2)),
+        "effective_rank_feat": np.ones((3, 2)),
+    }
+    write_results(folder.run_path(record.run_id), replace(results, layer_quality=metrics))
+    table = table_of(folder, "quality", TableOptions(run=record.run_id))
+    assert table.columns == ("epoch", "layer", "effective_rank_cls", "uniformity_cls")
+    assert table.rows[1] == (0, "blocks.1", 2.0, 0.0)
+    assert table.rows[4] == (2, "blocks.0", None, 0.0)
+    assert table.notes[0].startswith("effective_rank: effective rank (RankMe); exp of the entropy")
+    assert table_of(folder, "quality", TableOptions(run=record.run_id, pooling="feat")).rows[5] == (2, "blocks.1", 1.0)
+
+
 def test_every_table_says_that_the_images_are_synthetic_or_names_its_runs(folder: StudyFolder) -> None:
     runs = table_of(folder, "runs", TableOptions())
     assert set(runs.column("dataset_is_synthetic")) == {"yes"}
@@ -136,7 +188,7 @@ def test_every_table_says_that_the_images_are_synthetic_or_names_its_runs(folder
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        ("nonsense", TableOptions(), "choose one of runs, heatmap, trajectory, forgetting"),
+        ("nonsense", TableOptions(), "choose one of runs, heatmap, trajectory, forgetting, quality"),
         ("heatmap", TableOptions(), "which run"),
         ("heatmap", TableOptions(run="seed"), "fits 4 runs"),
         ("heatmap", TableOptions(run="other"), "no run has this in its name"),
@@ -144,6 +196,14 @@ def test_every_table_says_that_the_images_are_synthetic_or_names_its_runs(folder
         ("heatmap", TableOptions(run="full_seed00", pooling="feat"), "choose one of target/cls/linear_cka"),
         ("trajectory", TableOptions(layer="blocks.9"), "choose one of blocks.0, blocks.1"),
         ("trajectory", TableOptions(measure="rsa"), "choose cls linear_cka"),
+        ("trajectory", TableOptions(measure="linear_ckq"), 'did you mean "linear_cka"?'),
+        (
+            "heatmap",
+            TableOptions(run="full_seed00", measure="zzz"),
+            "no such measure\n  fix: choose one of linear_cka,",
+        ),
+        ("quality", TableOptions(), "which run"),
+        ("quality", TableOptions(run="full_seed00"), "add one of effective_rank, participation_ratio, "),
     ],
 )
 def test_what_is_not_there_is_named_with_what_there_is(

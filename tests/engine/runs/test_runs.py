@@ -90,6 +90,22 @@ def test_results_read_back_equal_and_shorten(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_quality_of_layers_reads_back_and_an_older_file_has_none(tmp_path: Path) -> None:
+    write_results(tmp_path / "old", _results(2))
+    assert read_results(tmp_path / "old").layer_quality == {}
+    rows = {"effective_rank_cls": np.array([2.0, np.nan]), "effective_rank_feat": np.array([1.0, 3.0])}
+    results = _results(2).with_epoch({KEY: np.zeros((2, 2))}, {"test_accuracy": 0.3}, rows)
+    write_results(tmp_path / "new", results)
+    found = read_results(tmp_path / "new")
+    np.testing.assert_array_equal(found.layer_quality["effective_rank_cls"], [[np.nan] * 2, [np.nan] * 2, [2, np.nan]])
+    assert set(found.quality) == {"test_accuracy", "origin_knn"}
+    assert found.first_epochs(2).layer_quality["effective_rank_feat"].shape == (2, 2)
+    assert "effective_rank" not in (tmp_path / "new" / "history.csv").read_text()
+    xarray = pytest.importorskip("xarray")
+    with xarray.open_datatree(tmp_path / "new" / "results.h5", engine="h5netcdf") as tree:
+        assert tree["quality/effective_rank_cls"].dims == ("epoch", "layer")
+
+
 def test_the_same_results_are_the_same_bytes_however_they_came_about(tmp_path: Path) -> None:
     write_results(tmp_path / "whole", _results(3))
     write_results(tmp_path / "part", _results(2))
@@ -105,6 +121,7 @@ def test_results_whose_shapes_do_not_fit_together_are_damaged(tmp_path: Path) ->
     for name, dims, message in (
         ("/similarity/target/cls/linear_cka", ("epoch", "other", "layer"), "has shape (2, 3, 1), need (2, 1, 1)"),
         ("/quality/loss", ("other",), "quality loss has shape (3,), need (2,)"),
+        ("/quality/rank_cls", ("epoch", "other"), "quality rank_cls has shape (2, 3), need (2, 1)"),
     ):
         shape = tuple(len(coordinates[dim]) for dim in dims)
         write_arrays(tmp_path / "results.h5", {name: NamedArray(np.zeros(shape), dims)}, coordinates, {})

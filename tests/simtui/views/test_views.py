@@ -107,7 +107,7 @@ class TestLayerMap:
         text = "".join(span.text for span in layer_map.readout(shown))
         assert f"{similarity('full', 0, 3, 1, 4):.3f}" in text
         assert text.index("pre-trained block 2") < text.index("this run block 5")
-        assert "linear CKA, CLS" in text
+        assert "linear CKA (biased), CLS" in text
 
     def test_the_last_epoch_is_followed_and_others_are_kept(self) -> None:
         assert self._map().epoch == 4
@@ -133,7 +133,7 @@ class TestLayerMap:
         shown = layer_map.layer_map(_record(), Results(("a", "b"), {KEY: matrix}), Selection())
         assert shown is not None
         text = "".join(span.text for span in layer_map.readout(shown))
-        assert text.startswith(" – ") and "constant over the probe images" in text
+        assert text.startswith(" – ") and "a block is constant" in text
         assert shown.summary.endswith("is undefined for every block.")
 
     def test_what_is_not_there_is_not_drawn(self) -> None:
@@ -143,7 +143,7 @@ class TestLayerMap:
     @pytest.mark.parametrize(
         ("measure", "n", "d", "is_warned"),
         [("linear_cka", 512, 128, True), ("linear_cka", 1280, 128, False), ("linear_cka", 0, 128, False),
-         ("debiased_cka", 512, 128, False)],
+         ("debiased_cka", 512, 128, False), ("unknown", 512, 128, False)],
     )  # fmt: skip
     def test_inflated_cka_is_warned_of(self, measure: str, n: int, d: int, is_warned: bool) -> None:
         record = _record()
@@ -153,7 +153,7 @@ class TestLayerMap:
         warning = layer_map.inflation_warning(record, key, both)
         assert bool(warning) == is_warned
         if is_warned:
-            assert warning == "linear CKA is inflated: n = 512 is not ≫ d = 128; m: debiased CKA"
+            assert warning == "linear CKA (biased) is inflated: n = 512 is not ≫ d = 128; m: debiased CKA"
             assert "add debiased_cka" in layer_map.inflation_warning(record, key, (KEY,))
 
     def test_the_side_panel_compares_each_block_with_itself(self) -> None:

@@ -1,0 +1,43 @@
+"""What must stand beside a similarity: which estimator it is, and where it says too much; knows no tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from engine.measures.table import MEASURES
+from engine.runs.record import RunRecord
+
+POOLINGS = ("cls", "feat")
+
+
+def label_of(measure: str) -> str:
+    """The name of the estimator; of one that this simtui does not know, its own."""
+    return MEASURES[measure].label if measure in MEASURES else measure
+
+
+def short_of(measure: str) -> str:
+    """The measure as a column's title."""
+    return MEASURES[measure].short if measure in MEASURES else measure
+
+
+def caution(record: RunRecord, measure: str) -> str:
+    """Why a similarity of this run says too much (`linear CKA (biased) is inflated: …`); empty where it does not."""
+    n, d = record.provenance.n_probe, record.provenance.n_features
+    return MEASURES[measure].caution(n, d) or "" if measure in MEASURES and n and d else ""
+
+
+def measures_of(records: Iterable[RunRecord]) -> tuple[str, ...]:
+    """The measures that the runs ask for, in the order of the study."""
+    return tuple(dict.fromkeys(name for record in records for name in record.spec.measure.similarity))
+
+
+def similarity_metrics(records: Sequence[RunRecord]) -> tuple[str, ...]:
+    """The names in `RunRecord.last` of the similarity by each measure and pooling, the study's first measure first."""
+    return tuple(f"{measure}_{pooling}" for measure in measures_of(records) for pooling in POOLINGS)
+
+
+def notes_on(records: Sequence[RunRecord], measures: Sequence[str]) -> tuple[str, ...]:
+    """The estimator of each measure with its source, and each caution once."""
+    sources = [f"{name}: {label_of(name)}; {MEASURES[name].reference}" for name in measures if name in MEASURES]
+    cautions = dict.fromkeys(each for name in measures for record in records if (each := caution(record, name)))
+    return (*sources, *cautions)
