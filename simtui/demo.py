@@ -26,7 +26,7 @@ STUDY = {
     "data": {"path": "synthetic_dermoscopy"},
     "probe": {"n": 128},
     "origin": {"path": "synthetic_scenes", "n": N_ORIGIN},
-    "backbone": [{"name": f"bundled:{name}"} for name in ("supervised", "image-text")],
+    "backbone": [{"name": f"bundled:{name}"} for name in ("supervised", "image-text", "self-supervised")],
     "finetune": {
         "methods": ["full", "linear"],
         "seeds": 2,

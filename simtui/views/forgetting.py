@@ -67,16 +67,17 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
     if row is None:
         return ()
     name = similarity_of(found)
-    accuracy, similarity = _pair(row, "test_accuracy"), _pair(row, name)
-    percent, label = _percent(row), label_of(name.removesuffix("_cls"))
+    measure = name.removesuffix("_cls")
     return (
         line(
             Span(safe(row["backbone"]), STRONG),
             f" ({safe(row['paradigm'])}) · {row['method']} · n = {row['n_seeds']}",
+            Span(f" · {label_of(measure)}, CLS", DIM),
         ),
         line(
-            Span("drop ", DIM), f"{_pair(row, 'drop')} ({percent} %)",
-            Span(" · test accuracy ", DIM), accuracy, Span(f" · {label} CLS ", DIM), similarity,
+            Span("drop ", DIM), f"{_pair(row, 'drop')} ({_percent(row)} %)",
+            Span(" · accuracy ", DIM), _pair(row, "test_accuracy"),
+            Span(f" · {short_of(measure)} ", DIM), _pair(row, name),
         ),
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.cells import cell_len
 
-from engine.analysis.estimators import label_of, measures_of, short_of
+from engine.analysis.estimators import caution, label_of, measures_of, short_of
 from engine.analysis.runs import runs_table
 from engine.analysis.table import Table
 from engine.runs.record import RunRecord, State
@@ -120,15 +120,10 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
     if record is None:
         broken = next((each for each in snapshot.damaged if each.run_id == key), None)
         return error_lines(broken, width) if broken else ()
-    last, first = record.last, record.first
+    last = record.last
     facts = (
         ("accuracy", last.get("test_accuracy")), ("balanced", last.get("test_balanced_accuracy")),
         ("AUROC", last.get("test_auroc")), ("ECE", last.get("test_ece")),
-    )  # fmt: skip
-    measure = first_measure([record])
-    ends = (
-        (f"{label_of(measure)} CLS", last.get(f"{measure}_cls")), ("Feat", last.get(f"{measure}_feat")),
-        ("origin k-NN before", first.get("origin_knn")), ("after", last.get("origin_knn")),
     )  # fmt: skip
     head = line(
         Span(safe(record.spec.backbone.name), STRONG),
@@ -138,7 +133,7 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
     if record.reason:
         role = ERROR if record.state is State.FAILED else WARN
         return (head, *wrapped(f"{record.state}: {safe(record.reason)}", width, 2, role))
-    return head, _facts(facts), _facts(ends)
+    return head, _facts(facts), _ends(record)
 
 
 def error_lines(broken: DamagedRun, width: int) -> tuple[Line, ...]:
@@ -150,6 +145,22 @@ def error_lines(broken: DamagedRun, width: int) -> tuple[Line, ...]:
     )
 
 
+def _ends(record: RunRecord) -> Line:
+    """Where the run ended: its similarity, which estimator that is and whether it says too much, and what it forgot."""
+    measure, last = first_measure([record]), record.last
+    return line(
+        Span(f"{label_of(measure)} CLS ", DIM), figure(last.get(f"{measure}_cls")),
+        Span(" · Feat ", DIM), figure(last.get(f"{measure}_feat")),
+        Span(" inflated" if caution(record, measure) else "", WARN),
+        Span(" · origin k-NN ", DIM), _origin_knn(record),
+    )  # fmt: skip
+
+
+def _origin_knn(record: RunRecord) -> str:
+    before, after = (figure(end.get("origin_knn")) for end in (record.first, record.last))
+    return NO_VALUE if before == after == NO_VALUE else f"{before}→{after}"
+
+
 def _facts(pairs: tuple[tuple[str, float | None], ...]) -> Line:
     spans: list[Span] = []
     for i, (name, value) in enumerate(pairs):
@@ -158,9 +169,8 @@ def _facts(pairs: tuple[tuple[str, float | None], ...]) -> Line:
 
 
 def _row(record: RunRecord, backbone: str) -> Row:
-    last, first = record.last, record.first
+    last = record.last
     mark, role = STATES[record.state]
-    before, after = figure(first.get("origin_knn")), figure(last.get("origin_knn"))
     is_bare = record.epochs_done < 0
     figures = DIM if is_bare else NORMAL
     return Row(
@@ -175,7 +185,7 @@ def _row(record: RunRecord, backbone: str) -> Row:
             Span(figure(last.get("test_accuracy")), DIM if is_bare else STRONG),
             Span(figure(last.get(f"{first_measure([record])}_cls")), figures),
             Span(figure(last.get("test_ece")), figures),
-            Span(NO_VALUE if before == after == NO_VALUE else f"{before}→{after}", figures),
+            Span(_origin_knn(record), figures),
             Span(f"{mark} {record.state}", GOOD if record.state is State.DONE else role),
         ),
     )
