@@ -211,6 +211,11 @@ def _correlations(both: Tensor) -> Tensor:
 
 
 def _canonical_variables(both: Tensor) -> tuple[Tensor, Tensor]:
-    """Canonical correlations and the variables of x in the basis of x, as columns."""
-    u, s, _ = torch.linalg.svd(both, full_matrices=False)
-    return s.clamp(max=1), u
+    """Canonical correlations and the variables of x in the basis of x, as columns.
+
+    From the eigenvectors of the square, in half the time of a singular value decomposition: a correlation of zero may
+    come out as 1e-8, which is as much as it adds to the mean.
+    """
+    squares, u = torch.linalg.eigh(both @ both.T)
+    n_pairs = min(both.shape)
+    return squares[-n_pairs:].clamp(0, 1).sqrt(), u[:, -n_pairs:]

@@ -141,7 +141,7 @@ def nearest_rows(rows: Tensor, k: int) -> Tensor:
         unsure = (best.values[:, k - 1] - best.values[:, k] < 2 * _ERROR).nonzero().squeeze(1) + start
         for part in unsure.split(size):
             exact = rows[part] @ rows.T
-            exact[torch.arange(len(part)), part] = -torch.inf
+            exact[torch.arange(len(part), device=part.device), part] = -torch.inf
             found[part] = _first_k(exact, k)
     return found
 

@@ -217,9 +217,13 @@ def debiased(n: int, repeats: int, with_slow: bool) -> None:
     for name, module, function, is_slow in PEERS:
         if importlib.util.find_spec(module) is None or (is_slow and not with_slow):
             continue
-        gb = added_gb(lambda function=function: function(xs, ys))  # type: ignore[misc]
-        taken_s = best_s(lambda function=function: function(xs, ys), 1 if is_slow else repeats)  # type: ignore[misc]
-        found = [errors(function, *case) for case in zip(inputs, truths, strict=True)]
+        results: list[Tensor] = []
+        start = time.perf_counter()
+        gb = added_gb(lambda function=function, results=results: results.append(function(xs, ys)))  # type: ignore[misc]
+        taken_s = time.perf_counter() - start
+        if not is_slow:
+            taken_s = best_s(lambda function=function: function(xs, ys), repeats)  # type: ignore[misc]
+        found = [float((results[0] - truths[0]).abs().max()), errors(function, inputs[1], truths[1])]
         line(name, taken_s, gb, found, f"{taken_s / ours_s:.2f} x ours")
 
 

@@ -111,6 +111,15 @@ def test_options(name: str, options: dict[str, object]) -> None:
     assert abs(expected - MEASURES[name].function(x, y).item()) > 1e-4
 
 
+def test_canonical_correlations_are_those_of_scikit_learn() -> None:
+    from sklearn.cross_decomposition import CCA
+
+    x, y = related(3, n=200, d_x=4, d_y=4)
+    scores = CCA(n_components=4, max_iter=5000, tol=1e-12).fit_transform(x, y)
+    correlations = [np.corrcoef(*pair)[0, 1] for pair in zip(scores[0].T, scores[1].T, strict=True)]
+    assert mean_cca(x, y).item() == pytest.approx(np.mean(correlations), abs=1e-6)
+
+
 # --- heatmaps -------------------------------------------------------------------------------------------------------
 
 

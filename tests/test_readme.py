@@ -1,0 +1,36 @@
+"""The README names all that a user can ask for: tables grow, and it must not fall behind."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from engine.analysis.tables import TABLES
+from engine.backbones.bundled import BUNDLED
+from engine.measures import MEASURES
+from engine.quality import QUALITY
+from engine.study import load_study
+from simtui.cli import commands
+
+README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", [*MEASURES, *TABLES, *(f"bundled:{name}" for name in BUNDLED)])
+def test_every_name_is_there(name: str) -> None:
+    assert f"`{name}`" in README
+
+
+def test_every_quality_metric_and_command_is_there() -> None:
+    assert all(f'"{name}"' in README for name in QUALITY)
+    visible = [name for name, command in commands.commands.items() if not command.hidden]
+    assert all(f"simtui {name}" in README for name in visible)
+
+
+def test_the_study_file_of_the_readme_is_one(tmp_path: Path) -> None:
+    text = README.split("```toml\n")[1].split("```")[0]
+    (tmp_path / "study.toml").write_text(text)
+    study = load_study(tmp_path / "study.toml")
+    assert study.study.name == tomllib.loads(text)["study"]["name"] == "isic2018"
+    assert len(study.backbone) == 3
