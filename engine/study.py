@@ -284,6 +284,15 @@ def _checked(study: Study, path: Path) -> Study:
         twice = {value for value in values if values.count(value) > 1}
         if twice:
             raise StudyError(path.name, f'{name}: "{sorted(twice)[0]}" is named twice', "name each once")
+    for name in study.measure.similarity:
+        measure = MEASURES[name]
+        need = max(measure.min_n, measure.options.get("k", 0) + 2)  # k neighbours, and one image that is none
+        if study.probe.n < need:
+            raise StudyError(
+                path.name,
+                f'probe.n = {study.probe.n}: need at least {need} images for measure.similarity "{name}"',
+                "raise probe.n or leave the measure out",
+            )
     if study.finetune.warmup_epochs >= study.finetune.epochs > 1:
         raise StudyError(
             path.name,

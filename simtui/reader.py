@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from engine.analysis.estimators import in_order
 from engine.analysis.trajectory import MEAN_OF_LAYERS, Trajectory, trajectories
 from engine.errors import MachineError, SimtuiError
 from engine.jobs.progress import StudyProgress, study_progress
@@ -263,7 +264,7 @@ class _StudyReader:
         }
         return Curves(
             trajectories(self._records, has_layer, question.key, question.layer),
-            tuple(dict.fromkeys(key for each in results.values() for key in each.similarity)),
+            in_order({key for each in results.values() for key in each.similarity}, folder.study.measure.similarity),
             tuple(dict.fromkeys(layer for each in results.values() for layer in each.layers)),
             tuple(unreadable),
         )
@@ -320,4 +321,5 @@ def _stamp(path: Path) -> _Stamp | None:
 
 
 def _n_bytes(results: Results) -> int:
-    return sum(values.nbytes for values in [*results.similarity.values(), *results.quality.values()])
+    held = (results.similarity, results.quality, results.layer_quality)
+    return sum(values.nbytes for each in held for values in each.values())

@@ -18,14 +18,14 @@ class Selection:
     """Names, not positions, wherever a refresh may move what they name.
 
     `epoch` is None for the last one there is, so that a running study is followed; `row` and `column` are the cell of
-    the map (layer of the pre-trained model, layer of the run's model).
+    the map (layer of the pre-trained model, layer of the run's model). An empty `measure` is the first that there is.
     """
 
     run_id: str | None = None
     epoch: int | None = None
     probe: str = ""
     pooling: str = "cls"
-    measure: str = "linear_cka"
+    measure: str = ""
     row: int = 0
     column: int = 0
     layer: str = MEAN_OF_LAYERS
@@ -37,7 +37,7 @@ class Selection:
         """The similarity that is there and nearest to the one chosen: same pooling and measure before same probe."""
         wanted = (self.pooling, self.measure, self.probe)
         return max(
-            keys or [SimilarityKey(self.probe or "target", self.pooling, self.measure)],
+            keys or [SimilarityKey(self.probe or "target", self.pooling, self.measure or "linear_cka")],
             key=lambda key: sum(
                 weight * (a == b)
                 for weight, a, b in zip((4, 2, 1), wanted, (key.pooling, key.measure, key.probe), strict=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from engine.measures.table import MEASURES
 from engine.runs.record import RunRecord
+from engine.runs.results import SimilarityKey
 
 POOLINGS = ("cls", "feat")
 
@@ -29,6 +30,13 @@ def caution(record: RunRecord, measure: str) -> str:
 def measures_of(records: Iterable[RunRecord]) -> tuple[str, ...]:
     """The measures that the runs ask for, in the order of the study."""
     return tuple(dict.fromkeys(name for record in records for name in record.spec.measure.similarity))
+
+
+def in_order(keys: Iterable[SimilarityKey], measures: Sequence[str]) -> tuple[SimilarityKey, ...]:
+    """Similarities with the study's first measure first; what it does not ask for comes last."""
+    places = {measure: i for i, measure in enumerate(measures)}
+    last = len(places)
+    return tuple(sorted(keys, key=lambda key: (key.probe, key.pooling, places.get(key.measure, last), key.measure)))
 
 
 def similarity_metrics(records: Sequence[RunRecord]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from engine.errors import ShapeError, StudyError
 from engine.measures import heatmap
+from engine.measures.check import as_layer
 from engine.quality import QUALITY
 from engine.study import MeasureSection
 
@@ -78,7 +79,8 @@ def check_computable(pooled: Mapping[str, np.ndarray], measure: MeasureSection) 
 
     def similarity(name: str) -> None:
         for layers in first.values():
-            heatmap(list(layers), list(layers), name)
+            layer = as_layer(layers[0], "a layer")
+            heatmap([layer], [layer], name)
 
     for kind, names, compute in (
         ("similarity", measure.similarity, similarity),

@@ -25,6 +25,7 @@ from engine.finetune.learner import Learner, Observation, make_learner
 from engine.finetune.methods import METHODS
 from engine.finetune.reference import Reference, load_reference_backbone
 from engine.measures import Comparison
+from engine.measures.check import Layer, as_layer
 from engine.quality import knn_accuracy
 from engine.runs.record import RunRecord, State, write_record
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey, read_results, write_results
@@ -84,8 +85,10 @@ class _Run:
         )
         self._results = Results(bench.reference.probe.layers)
         self._comparisons = {
-            pooling: Comparison(list(layers), self._spec.measure.similarity)
-            for pooling, layers in bench.reference.probe.pooled.items()
+            pooling: Comparison(
+                _layers(bench.reference.probe, pooling, "the pre-trained model"), self._spec.measure.similarity
+            )
+            for pooling in bench.reference.probe.pooled
         }
 
     def execute(self) -> RunRecord:
@@ -150,7 +153,7 @@ class _Run:
         return {
             SimilarityKey("target", pooling, measure): np.asarray(matrix)
             for pooling, comparison in self._comparisons.items()
-            for measure, matrix in comparison.heatmaps(list(probe.pooled[pooling])).items()
+            for measure, matrix in comparison.heatmaps(_layers(probe, pooling, "this run's model")).items()
         }
 
     def _origin_knn(self) -> float | None:
@@ -194,6 +197,14 @@ def _readable_results(run_path: Path) -> Results | None:
     except DamagedError as error:
         _log.warning("%s; the run starts again", error)
         return None
+
+
+def _layers(probe: Activations, pooling: str, model: str) -> list[Layer]:
+    """The outputs of every block, under the names by which an error is to call them."""
+    return [
+        as_layer(values, f"{layer} ({pooling}) of {model}")
+        for layer, values in zip(probe.layers, probe.pooled[pooling], strict=True)
+    ]
 
 
 def _or_none(value: float | np.floating) -> float | None:

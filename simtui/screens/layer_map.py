@@ -18,7 +18,7 @@ from simtui.selection import after
 from simtui.views import layer_map
 from simtui.views.layer_map import LayerMap
 from simtui.views.map_layout import MAX_LABEL_WIDTH
-from simtui.views.parts import ACCENT, DIM, WARN, Line, Span
+from simtui.views.parts import ACCENT, DIM, WARN, Line, Span, wrapped
 from simtui.widgets.lines import Lines
 from simtui.widgets.similarity_map import SimilarityMap
 
@@ -129,8 +129,8 @@ class MapScreen(ViewScreen):
         return self.nothing(f"{name}: no results yet; this run is {record.state}.", "Its map appears after epoch 0.")
 
     def _step_key(self, field: str) -> None:
-        if self._shown and self._results:
-            known = list(dict.fromkeys(str(getattr(key, field)) for key in self._results.similarity))
+        if self._shown:
+            known = list(dict.fromkeys(str(getattr(key, field)) for key in self._shown.keys))
             current = str(getattr(self._shown.key, field))
             self.simtui.select(**{field: after(known, current)})
 
@@ -145,17 +145,19 @@ class MapScreen(ViewScreen):
         )
         self.lines("epochs").show([layer_map.epoch_line(shown)])
         self.lines("legend").show([self._legend(shown)])
-        self.lines("warning").set_class(bool(shown.warning), "-shown")
-        self.lines("warning").show([(Span(f" ! {shown.warning}", WARN),)] if shown.warning else [])
-        self.lines("readout").show([layer_map.readout(shown, self.simtui.is_256)])
+        warning = wrapped(f"! {shown.warning}", width - 2, 2, WARN) if shown.warning else ()
+        self.lines("warning").set_class(bool(warning), "-shown")
+        self.lines("warning").styles.height = len(warning)
+        self.lines("warning").show([(Span(" ", WARN), *each) for each in warning])
+        self.lines("readout").show([layer_map.readout(shown, width, self.simtui.is_256)])
         if has_side:
-            height = self.size.height - 9
+            height = self.size.height - 8 - len(warning)
             self.lines("side").show(layer_map.side_panel(shown, results, _SIDE_WIDTH - 4, height, self.simtui.is_256))
 
     def _legend(self, shown: LayerMap) -> Line:
         name = Span(f"  {layer_map.measure_name(shown.key)}", ACCENT)
         if self.simtui.is_colorless:
-            return Span(" cells: similarity; one digit means tenths (7 is 0.70 to 0.79)", DIM), name
+            return Span(" one digit means tenths (7 is 0.70 to 0.79)", DIM), name
         is_256 = self.simtui.is_256
         ramp = [Span("█", color=scale_color(i / 24, is_256)) for i in range(25)]
         return Span(" 0 ", DIM), *ramp, Span(" 1", DIM), name, Span("  – undefined", DIM)

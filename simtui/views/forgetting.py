@@ -66,18 +66,19 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
     row = next((dict(zip(found.columns, row, strict=True)) for row in found.rows if _key(row) == key), None)
     if row is None:
         return ()
-    name = similarity_of(found)
-    measure = name.removesuffix("_cls")
+    measure = similarity_of(found).removesuffix("_cls")
     return (
         line(
             Span(safe(row["backbone"]), STRONG),
             f" ({safe(row['paradigm'])}) · {row['method']} · n = {row['n_seeds']}",
-            Span(f" · {label_of(measure)}, CLS", DIM),
         ),
         line(
             Span("drop ", DIM), f"{_pair(row, 'drop')} ({_percent(row)} %)",
             Span(" · accuracy ", DIM), _pair(row, "test_accuracy"),
-            Span(f" · {short_of(measure)} ", DIM), _pair(row, name),
+        ),
+        line(
+            Span(f"{label_of(measure)} CLS ", DIM), _pair(row, f"{measure}_cls"),
+            Span(" · Feat ", DIM), _pair(row, f"{measure}_feat"),
         ),
     )  # fmt: skip
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.analysis.estimators import caution, label_of, short_of
+from engine.analysis.estimators import caution, in_order, label_of, short_of
+from engine.quality.table import QUALITY
 from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
 from simtui.palette import scale_color
 from simtui.safe_text import fitted, safe
 from simtui.selection import Selection
-from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, WARN, Line, Span, figure, line
+from simtui.views.parts import ACCENT, DIM, STRONG, WARN, Line, Span, figure, fitting, line
 
 POOLINGS = {"cls": "CLS", "feat": "Feat"}
 MODELS = {
@@ -39,6 +40,7 @@ class LayerMap:
     row: int
     column: int
     key: SimilarityKey
+    keys: tuple[SimilarityKey, ...]
     epoch: int
     n_epochs: int
     summary: str
@@ -55,7 +57,8 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
     """The map that the selection asks for, or the nearest that there is; None where there is no similarity at all."""
     if not results.similarity or not results.layers or not results.n_epochs:
         return None
-    key = selection.key_among(tuple(results.similarity))
+    keys = in_order(results.similarity, record.spec.measure.similarity)
+    key = selection.key_among(keys)
     matrices = results.similarity[key]
     epoch = selection.epoch_among(len(matrices))
     last = len(results.layers) - 1
@@ -66,30 +69,30 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
         min(selection.row, last),
         min(selection.column, last),
         key,
+        keys,
         epoch,
         len(matrices),
         _summary(record, results, matrix, key, epoch),
-        inflation_warning(record, key, tuple(results.similarity)),
+        inflation_warning(record, key, keys),
         MODELS.get(record.spec.method, str(record.spec.method)),
     )
 
 
 def measure_name(key: SimilarityKey) -> str:
     """`linear CKA (biased), CLS`."""
-    return f"{safe(label_of(key.measure))}, {safe(POOLINGS.get(key.pooling, key.pooling))}"
+    return f"{safe(label_of(key.measure))}, {_pooling(key)}"
 
 
-def readout(shown: LayerMap, is_256: bool = False) -> Line:
-    """The value under the cursor, between which layers, by which measure."""
-    value, undefined = shown.value, math.isnan(shown.value)
-    text = "undefined: a block is constant, or n too small" if undefined else ""
-    return line(
-        Span(f" {NO_VALUE if undefined else figure(value)} ", STRONG),
-        Span("██", color=scale_color(value, is_256)),
-        Span("  pre-trained ", DIM), Span(shown.layers[shown.row], ACCENT),
-        Span(" × this run ", DIM), Span(shown.layers[shown.column], ACCENT),
-        Span(f"   {text or measure_name(shown.key)}", WARN if undefined else DIM),
-    )  # fmt: skip
+def readout(shown: LayerMap, width: int, is_256: bool = False) -> Line:
+    """The value under the cursor, between which layers, by which measure, in as many words as fit."""
+    value = line(Span(f" {figure(shown.value)} ", STRONG), Span("██", color=scale_color(shown.value, is_256)))
+    row, column = Span(shown.layers[shown.row], ACCENT), Span(shown.layers[shown.column], ACCENT)
+    cell = line(*value, Span("  pre-trained ", DIM), row, Span(" × this run ", DIM), column)
+    if math.isnan(shown.value):
+        why = Span("   undefined: a block is constant, or n too small", WARN)
+        return fitting([(*cell, why), (*value, Span("  "), row, Span(" × ", DIM), column, why)], width)
+    names = measure_name(shown.key), f"{safe(short_of(shown.key.measure))}, {_pooling(shown.key)}"
+    return fitting([*((*cell, Span(f"   {name}", DIM)) for name in names), cell], width)
 
 
 def epoch_line(shown: LayerMap) -> Line:
@@ -111,7 +114,7 @@ def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_25
     facts = _quality(results, shown.epoch)
     labels = shown.layers
     label_width = min(max(len(label) for label in labels), 10)
-    room = max(height - len(facts) - 4, 1)
+    room = max(height - len(facts) - 3, 1)
     bar_width = max(width - label_width - 8, 4)
     lines: list[Line] = [line(Span("each block against itself", DIM))]
     for i, label in enumerate(labels[:room]):
@@ -125,7 +128,10 @@ def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_25
         )
     if len(labels) > room:
         lines[-1] = line(Span(f"… {len(labels) - room + 1} more", DIM))
-    return (*lines, (), line(Span(f"at epoch {shown.epoch}", DIM)), *facts)
+    layer_facts = _layer_quality(shown, results)
+    if len(lines) + len(facts) + 2 + len(layer_facts) > height:
+        layer_facts = ()
+    return (*lines, (), line(Span(f"at epoch {shown.epoch}", DIM)), *facts, *layer_facts)
 
 
 def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[SimilarityKey, ...]) -> str:
@@ -143,7 +149,7 @@ def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: Simil
     head = head[0].upper() + head[1:]
     same = np.diagonal(matrix)
     known = np.flatnonzero(~np.isnan(same))
-    what = f"{safe(POOLINGS.get(key.pooling, key.pooling))} similarity to the pre-trained model"
+    what = f"{_pooling(key)} similarity to the pre-trained model"
     if known.size == 0:
         return f"{head}{what} is undefined for every block."
     low, high = known[np.argmin(same[known])], known[np.argmax(same[known])]
@@ -158,13 +164,33 @@ def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: Simil
 def _quality(results: Results, epoch: int) -> tuple[Line, ...]:
     names = (
         ("test_accuracy", "accuracy"), ("test_balanced_accuracy", "balanced acc."), ("test_auroc", "AUROC"),
-        ("test_ece", "ECE"), ("origin_knn", "origin k-NN"),
+        *((f"test_{each.name}", each.label) for each in QUALITY.values() if each.needs == "probabilities"),
+        ("origin_knn", QUALITY["knn"].label),
     )  # fmt: skip
     return tuple(
         line(Span(f"{title:<15}", DIM), Span(figure(float(values[epoch])), STRONG))
         for name, title in names
         if (values := results.quality.get(name)) is not None and epoch < len(values)
     )
+
+
+def _pooling(key: SimilarityKey) -> str:
+    return safe(POOLINGS.get(key.pooling, key.pooling))
+
+
+def _layer_quality(shown: LayerMap, results: Results) -> tuple[Line, ...]:
+    """The quality of the run's layer under the cursor; nothing where the study asks for none."""
+    suffix = f"_{shown.key.pooling}"
+    found = [
+        (QUALITY[metric].label, float(values[shown.epoch, shown.column]))
+        for name, values in results.layer_quality.items()
+        if (metric := name.removesuffix(suffix)) in QUALITY and name.endswith(suffix)
+    ]
+    if not found:
+        return ()
+    head = line(Span(f"{shown.layers[shown.column]} of this run, {POOLINGS.get(shown.key.pooling, '')}", DIM))
+    rows = (line(Span(f"{label:<24}", DIM), Span(figure(value), STRONG)) for label, value in found)
+    return ((), head, *rows)
 
 
 def _bar(value: float, width: int, is_256: bool) -> tuple[Span, ...]:

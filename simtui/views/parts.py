@@ -109,6 +109,11 @@ def wrapped(text: str, width: int, max_lines: int, role: str = NORMAL) -> tuple[
     return tuple((Span(each, role),) for each in lines)
 
 
+def fitting(lines: Sequence[Line], width: int) -> Line:
+    """The first of these lines that fits into `width`; the last where none does."""
+    return next((each for each in lines if line_width(each) <= width), lines[-1])
+
+
 def count(n: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"

@@ -29,6 +29,7 @@ from simtui.views.parts import (
     Span,
     count,
     figure,
+    fitting,
     line,
     wrapped,
 )  # fmt: skip
@@ -133,7 +134,7 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
     if record.reason:
         role = ERROR if record.state is State.FAILED else WARN
         return (head, *wrapped(f"{record.state}: {safe(record.reason)}", width, 2, role))
-    return head, _facts(facts), _ends(record)
+    return head, _facts(facts), _ends(record, width)
 
 
 def error_lines(broken: DamagedRun, width: int) -> tuple[Line, ...]:
@@ -145,15 +146,17 @@ def error_lines(broken: DamagedRun, width: int) -> tuple[Line, ...]:
     )
 
 
-def _ends(record: RunRecord) -> Line:
+def _ends(record: RunRecord, width: int) -> Line:
     """Where the run ended: its similarity, which estimator that is and whether it says too much, and what it forgot."""
     measure, last = first_measure([record]), record.last
-    return line(
-        Span(f"{label_of(measure)} CLS ", DIM), figure(last.get(f"{measure}_cls")),
+    figures = line(
+        figure(last.get(f"{measure}_cls")),
         Span(" · Feat ", DIM), figure(last.get(f"{measure}_feat")),
         Span(" inflated" if caution(record, measure) else "", WARN),
         Span(" · origin k-NN ", DIM), _origin_knn(record),
     )  # fmt: skip
+    names = label_of(measure), short_of(measure)
+    return fitting([(Span(f"{safe(name)} CLS ", DIM), *figures) for name in names], width)
 
 
 def _origin_knn(record: RunRecord) -> str:

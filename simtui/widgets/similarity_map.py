@@ -205,11 +205,10 @@ class SimilarityMap(Drawn):
 
 
 def _written(value: float, digits: int) -> str:
-    """As much of a value as fits into so many characters."""
-    if math.isnan(value):
-        return "–" if digits else ""
-    if digits == 4:
-        return f"{value:.2f}"
-    if digits == 3:
-        return "1.0" if value >= 0.995 else f"{value:.2f}".replace("0.", ".", 1)
-    return digit(value) if digits else ""
+    """As much of a value as fits into so many characters: `0.41`, `.41`, its tenths; `-.41`, `-.4` below zero."""
+    if digits <= 1 or math.isnan(value):
+        return digit(value) if digits else ""
+    text = f"{value:z.{1 if value < 0 and digits == 3 else 2}f}"
+    if digits == 3 or text.startswith("-"):
+        text = text.replace("0.", ".", 1)
+    return text[:digits].rstrip(".")

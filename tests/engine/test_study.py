@@ -82,6 +82,11 @@ def test_a_frozen_study_reads_back_equal_from_any_folder(study: Study, tmp_path:
             "need one of 'ece', 'brier', 'knn', 'effective_rank'",
         ),
         ("[finetune]", '[measure]\nquality = ["ece", "ece"]\n[finetune]', 'measure.quality: "ece" is named twice'),
+        (
+            "[finetune]",
+            '[probe]\nn = 11\n[measure]\nsimilarity = ["rsa", "mutual_knn"]\n[finetune]',
+            'probe.n = 11: need at least 12 images for measure.similarity "mutual_knn"',
+        ),
         ("seeds = 3", "methods = []", "finetune.methods = []: need at least one"),
         ("full = 5e-4", "full = 0.0", "finetune.learning_rate.full = 0.0: need a number above 0"),
         ("full = 5e-4", "full = 10.0", "finetune.learning_rate.full = 10.0: need a number below 10"),

@@ -19,6 +19,7 @@ from engine.study import (
     BackboneSection,
     DataSection,
     FinetuneSection,
+    MeasureSection,
     OriginSection,
     RunSpec,
     Study,
@@ -37,6 +38,7 @@ PARADIGMS = {
 def study_of(
     backbones: tuple[str, ...] = tuple(PARADIGMS), seeds: int = 5, epochs: int = 10, name: str = "sample_study",
     has_origin: bool = True, dataset: str = "dermoscopy",
+    measures: tuple[str, ...] = ("linear_cka", "debiased_cka"),
 ) -> Study:  # fmt: skip
     """A request as a user would write it."""
     return Study(
@@ -45,6 +47,7 @@ def study_of(
         backbone=tuple(BackboneSection(name=each) for each in backbones),
         origin=OriginSection(path="/data/scenes", n=500) if has_origin else None,
         finetune=FinetuneSection(seeds=seeds, epochs=epochs),
+        measure=MeasureSection(similarity=measures),
     )
 
 

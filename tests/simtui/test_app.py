@@ -6,16 +6,19 @@ import csv
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from textual.pilot import Pilot
 
 from engine.analysis.trajectory import MEAN_OF_LAYERS
 from engine.lock import locked
+from engine.measures import MEASURES
 from engine.runs.record import State, read_record, write_record
 from engine.study import run_specs
 from simtui.app import ReaderNews
 from simtui.reader import Answer, Broken, RunQuestion, Snapshot
 from simtui.screens.help import HelpScreen
 from simtui.widgets.grid import Grid
+from simtui.widgets.lines import Lines
 from simtui.widgets.similarity_map import SimilarityMap
 from tests.simtui.driving import app_of, opened, press, text_of, until, view_of, written
 from tests.simtui.studies import accuracy, similarity, study_of, write_run, write_study
@@ -87,6 +90,39 @@ async def test_the_map_steps_through_epochs_poolings_measures_and_runs(study: Pa
         assert "seed 1" in text_of(pilot, "summary") and app_of(pilot).key.measure == "debiased_cka"
         await press(pilot, "N", "N")
         assert "scratch" in text_of(pilot, "summary")
+
+
+async def test_every_measure_of_the_study_is_stepped_through_and_kept_between_views(tmp_path: Path) -> None:
+    measures = ("rsa", "procrustes", "linear_cka")
+    write_study(tmp_path / "s", study_of(("bundled:supervised",), seeds=1, epochs=2, measures=measures))
+    async with opened(tmp_path / "s", view="3") as pilot:
+        assert "RSA (Spearman), CLS" in written(pilot)
+        await press(pilot, "m", "2")
+        assert "Procrustes similarity, CLS" in text_of(pilot, "readout")
+        await press(pilot, "m")
+        assert "linear CKA (biased), CLS" in text_of(pilot, "readout")
+        await press(pilot, "m", "3")
+        assert "RSA (Spearman), CLS" in written(pilot)
+
+
+async def test_values_below_0_stand_apart_in_the_map(study: Path) -> None:
+    async with opened(study, view="2") as pilot:
+        snapshot = app_of(pilot).snapshot
+        assert snapshot is not None
+        scratch = next(record.run_id for record in snapshot.records if record.spec.method == "scratch")
+        app_of(pilot).select(run_id=scratch, row=0, column=5)
+        await press(pilot, "m", "l")  # debiased CKA is 0.08 lower
+        values = [similarity("scratch", 0, 4, 0, j) - 0.08 for j in range(6)]
+        assert values[5] < -0.005 and values[3] > 0.005
+        assert text_of(pilot, "readout").startswith(f"{values[5]:.3f} ")
+        expected = [f"{value:z.2f}".replace("-0.", "-.") for value in values]
+        for size in ((80, 24), (60, 20), (140, 40)):
+            await pilot.resize_terminal(*size)
+            await pilot.pause()
+            shown = pilot.app.screen.query_one(SimilarityMap)
+            lines = ("".join(s.text for s in shown.render_line(y)) for y in range(2, shown.size.height))
+            cells = next(line for line in lines if "block 1 " in line).replace("▌", " ").replace("▐", " ")
+            assert cells.split()[2:] == expected, size
 
 
 async def test_enter_on_a_cell_opens_the_trajectory_of_its_block(study: Path) -> None:
@@ -401,6 +437,20 @@ class TestSizes:
                 assert pilot.app.screen.query_one("#body").display != is_small
             assert app_of(pilot).selection == selection
             assert written(pilot) == before
+
+    @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
+    async def test_no_label_of_a_measure_is_cut(self, tmp_path: Path, size: tuple[int, int]) -> None:
+        measures = tuple(sorted(MEASURES, key=lambda name: -len(MEASURES[name].label)))[:4]
+        study = study_of(("bundled:supervised",), seeds=2, epochs=2, measures=measures)
+        write_study(tmp_path / "s", study, n_layers=12)
+        async with opened(tmp_path / "s", size=size) as pilot:
+            for keys in (("1",), ("2",), *([("m",)] * 4), ("3",), *([("m",)] * 4), ("4",)):
+                await press(pilot, *keys)
+                for lines in pilot.app.screen.query(Lines):
+                    room = lines.content_size.width
+                    if lines.display and lines.id not in ("tabs", "footer", "small"):
+                        said = lines.text.splitlines()
+                        assert max(map(cell_len, said), default=0) <= room, (keys, lines.id, said)
 
     async def test_a_small_terminal_says_what_it_needs(self, study: Path) -> None:
         async with opened(study, size=(50, 15)) as pilot:

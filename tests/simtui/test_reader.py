@@ -114,6 +114,20 @@ def test_a_question_is_answered_and_answered_again_when_its_file_changes(
     listening.assert_quiet()
 
 
+def test_similarities_come_in_the_order_of_the_study(tmp_path: Path) -> None:
+    measures = ("rsa", "linear_cka", "debiased_cka")
+    write_study(tmp_path, study_of(("bundled:supervised",), seeds=1, epochs=1, measures=measures))
+    found = Listening(tmp_path)
+    try:
+        found.snapshot()
+        found.reader.watch("trajectories", CurvesQuestion(KEY))
+        answer = found.answer()
+        assert isinstance(answer.value, Curves)
+        assert [key.measure for key in answer.value.keys if key.pooling == "cls"] == list(measures)
+    finally:
+        found.reader.stop()
+
+
 def test_a_run_without_results_is_answered_with_nothing_until_there_are_some(
     listening: Listening, small_study: Path
 ) -> None:

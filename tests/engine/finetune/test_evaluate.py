@@ -56,3 +56,10 @@ def test_what_cannot_be_computed_is_refused_before_any_training(asked: MeasureSe
     check_computable(pooled, MeasureSection())
     with pytest.raises(StudyError, match=message):
         check_computable(pooled, asked)
+
+
+def test_too_few_images_for_a_measure_are_refused_by_its_name() -> None:
+    pooled = {"cls": np.random.default_rng(0).standard_normal((3, 3, 8))}
+    check_computable(pooled, MeasureSection(similarity=("linear_cka",), quality=()))
+    with pytest.raises(StudyError, match=r'^measure.similarity "debiased_cka": a layer has 3 images \(need 4'):
+        check_computable(pooled, MeasureSection(similarity=("debiased_cka",)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from safetensors.torch import load_file
 
 from engine.activations.extract import extract
 from engine.activations.store import ActivationStore
-from engine.errors import TrainingError
+from engine.errors import NonFiniteError, TrainingError
 from engine.finetune import learner as learner_module
 from engine.finetune.checkpoints import Checkpoints
 from engine.finetune.reference import load_reference_backbone
@@ -206,6 +207,26 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_last_good_epoch(
         site.run(tmp_path / "full", site.specs["full"])
     assert "finetune.learning_rate.full" in str(caught.value)
     assert read_record(tmp_path / "full").epochs_done == 1
+
+
+@pytest.mark.parametrize("model", ["the pre-trained model", "this run's model"])
+def test_a_layer_that_cannot_be_compared_is_named(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    probe = site.bench.reference.probe
+    feat = probe.pooled["feat"].copy()
+    feat[3, 1, 0] = np.nan
+    poisoned = replace(probe, pooled={**probe.pooled, "feat": feat})
+    if model == "the pre-trained model":
+        bench = replace(site.bench, reference=replace(site.bench.reference, probe=poisoned))
+        monkeypatch.setattr(site, "bench", bench)
+    else:
+        real = learner_module.FeatureLearner.observe
+        monkeypatch.setattr(
+            learner_module.FeatureLearner, "observe", lambda learner: replace(real(learner), probe=poisoned)
+        )
+    with pytest.raises(NonFiniteError, match=rf"^blocks\.3 \(feat\) of {model}: 1 of .* the first at image 1"):
+        site.run(tmp_path / "linear", site.specs["linear"])
 
 
 def test_too_little_memory_names_a_smaller_batch(site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from engine.analysis.table import Spread
-from simtui.views.parts import Column, Row, Sheet, Span, count, figure, fit_columns, spread, wrapped
+from simtui.views.parts import Column, Row, Sheet, Span, count, figure, fit_columns, fitting, line, spread, wrapped
 
 SHEET = Sheet(
     (
@@ -65,6 +65,11 @@ def test_a_sentence_is_wrapped_between_words() -> None:
 
 def test_what_does_not_fit_is_said_to_be_missing() -> None:
     assert _texts("one two three four", 9, 2) == ["one two", "three …"]
+
+
+def test_the_first_line_that_fits_is_taken_and_else_the_last() -> None:
+    lines = [line("in many", " words"), line("in few"), line("none")]
+    assert [fitting(lines, width) for width in (13, 12, 6, 5, 1)] == [lines[i] for i in (0, 1, 1, 2, 2)]
 
 
 def test_counts() -> None:

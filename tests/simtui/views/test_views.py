@@ -15,7 +15,7 @@ from engine.jobs.stage import Failure, RunProgress
 from engine.runs.record import RunRecord, State
 from engine.runs.results import Results, SimilarityKey
 from engine.runs.study_folder import DamagedRun
-from engine.study import run_specs
+from engine.study import MeasureSection, run_specs
 from simtui.reader import Curves, Snapshot
 from simtui.selection import Selection, after
 from simtui.views import curves, forgetting, layer_map, runs
@@ -84,6 +84,16 @@ class TestRuns:
         text = _text(runs.detail(_snapshot(record), record.run_id, 78))
         assert "failed: loss is not finite\\n" in text and "lower the learning rate" in text
 
+    def test_the_details_name_the_estimator_and_no_figure_is_cut(self) -> None:
+        last = {"pwcca_cls": 0.5, "pwcca_feat": 0.25, "linear_cka_cls": 0.9}
+        asked = replace(run_specs(STUDY)[0], measure=MeasureSection(similarity=("pwcca", "linear_cka")))
+        record = _record(spec=asked, last={**_record().last, **last})
+        wide, narrow = (_text(runs.detail(_snapshot(record), record.run_id, width)) for width in (118, 78))
+        end = " CLS 0.500 · Feat 0.250 inflated · origin k-NN 0.640→0.440"
+        assert wide.endswith(f"PWCCA (pre-trained side){end}")
+        assert narrow.endswith(f"\nPWCCA{end}")
+        assert runs.columns([record])[7].title == "PWCCA"
+
     def test_a_damaged_run_says_what_mends_it(self) -> None:
         broken = DamagedRun("run-1", DamagedError("runs/run-1/run.json", "not readable", "remove the folder"))
         snapshot = _snapshot(_record(), damaged=(broken,))
@@ -104,7 +114,7 @@ class TestLayerMap:
     def test_rows_are_the_pre_trained_model(self) -> None:
         shown = self._map(Selection(row=1, column=4, epoch=3))
         assert shown.value == pytest.approx(similarity("full", 0, 3, 1, 4), abs=1e-6)
-        text = "".join(span.text for span in layer_map.readout(shown))
+        text = _text((layer_map.readout(shown, 80),))
         assert f"{similarity('full', 0, 3, 1, 4):.3f}" in text
         assert text.index("pre-trained block 2") < text.index("this run block 5")
         assert "linear CKA (biased), CLS" in text
@@ -132,9 +142,35 @@ class TestLayerMap:
         matrix = np.full((1, 2, 2), np.nan, np.float32)
         shown = layer_map.layer_map(_record(), Results(("a", "b"), {KEY: matrix}), Selection())
         assert shown is not None
-        text = "".join(span.text for span in layer_map.readout(shown))
+        text = _text((layer_map.readout(shown, 80),))
         assert text.startswith(" – ") and "a block is constant" in text
         assert shown.summary.endswith("is undefined for every block.")
+
+    def test_the_readout_has_as_many_words_as_fit(self) -> None:
+        record = _record()
+        layers = tuple(f"blocks.{i}" for i in range(12))
+        for measure, full, short in (
+            ("linear_regression", "linear regression R², CLS", "regression R², CLS"),
+            ("pwcca", "PWCCA (pre-trained side), CLS", "PWCCA, CLS"),
+        ):
+            results = Results(layers, {replace(KEY, measure=measure): np.full((1, 12, 12), -0.25, np.float32)})
+            shown = layer_map.layer_map(record, results, Selection(row=11, column=11))
+            assert shown is not None
+            cell = " -0.250 ██  pre-trained blocks.11 × this run blocks.11"
+            found = [_text((layer_map.readout(shown, width),)) for width in (120, 80, 60)]
+            assert found == [f"{cell}   {full}", f"{cell}   {short}", cell]
+        undefined = replace(shown, matrix=np.full((12, 12), np.nan))
+        assert len(_text((layer_map.readout(undefined, 80),))) <= 80
+        assert "n too small" in _text((layer_map.readout(undefined, 80),))
+
+    def test_the_first_measure_of_the_study_is_shown_first(self) -> None:
+        asked = MeasureSection(similarity=("rsa", "debiased_cka", "linear_cka"))
+        record = _record(spec=replace(run_specs(STUDY)[0], measure=asked))
+        names = ("debiased_cka", "linear_cka", "old", "rsa")  # as they are found in a file
+        matrices = {replace(KEY, measure=name): np.zeros((1, 1, 1), np.float32) for name in names}
+        shown = layer_map.layer_map(record, Results(("a",), matrices), Selection())
+        assert shown is not None and shown.key.measure == "rsa"
+        assert [key.measure for key in shown.keys] == ["rsa", "debiased_cka", "linear_cka", "old"]
 
     def test_what_is_not_there_is_not_drawn(self) -> None:
         assert layer_map.layer_map(_record(), Results(()), Selection()) is None
@@ -163,7 +199,23 @@ class TestLayerMap:
         for i in range(6):
             assert f"block {i + 1} " in text and f"{similarity('full', 0, 4, i, i):.3f}" in text
         assert f"accuracy       {accuracy('full', 0, 4):.3f}" in text
-        assert "… 4 more" in _text(layer_map.side_panel(self._map(), results, 30, 12))
+        brier = replace(results, quality={**results.quality, "test_brier": np.full(5, 0.3)})
+        assert "Brier score    0.300" in _text(layer_map.side_panel(self._map(), brier, 30, 30))
+        assert "of this run" not in text
+        assert "… 3 more" in _text(layer_map.side_panel(self._map(), results, 30, 12))
+
+    def test_the_side_panel_has_the_quality_of_the_layer_under_the_cursor(self) -> None:
+        ranks = np.arange(30, dtype=np.float32).reshape(5, 6)
+        results = replace(made_results(_record().spec, 6, 5), layer_quality={
+            "effective_rank_cls": ranks, "effective_rank_feat": ranks + 50, "uniformity_cls": -ranks,
+            "unknown_cls": ranks,
+        })  # fmt: skip
+        shown = replace(self._map(), column=2)
+        text = _text(layer_map.side_panel(shown, results, 30, 30))
+        assert f"{shown.layers[2]} of this run, CLS" in text
+        assert "effective rank (RankMe) 26.000" in text.replace(")", ") ").replace("  ", " ")
+        assert "76.000" not in text and "unknown" not in text
+        assert "effective rank" not in _text(layer_map.side_panel(shown, results, 30, 16))  # bars come first
 
     def test_long_trainings_fit_into_the_epoch_line(self) -> None:
         shown = replace(self._map(), epoch=500, n_epochs=1001)
@@ -286,6 +338,7 @@ class TestForgetting:
         key = forgetting.sheet(found).rows[0].key
         text = _text(forgetting.detail(found, key, 78))
         assert "bundled:supervised (supervised) · full · n = 3" in text and "drop 0.210 ± 0.010 (32.8 ± 1.6 %)" in text
+        assert text.splitlines()[-1].startswith("linear CKA (biased) CLS 0.8") and " · Feat 0.7" in text
         assert forgetting.detail(found, "nobody", 78) == ()
 
 
@@ -326,6 +379,7 @@ class TestSelection:
         assert Selection(pooling="feat", measure="b").key_among(self.KEYS) == SimilarityKey("target", "feat", "b")
         assert Selection(pooling="feat", measure="gone").key_among(self.KEYS) == SimilarityKey("target", "feat", "a")
         assert Selection(pooling="gone", measure="b").key_among(self.KEYS) == SimilarityKey("target", "cls", "b")
+        assert Selection(pooling="feat").key_among(self.KEYS) == SimilarityKey("target", "feat", "a")
         assert Selection().key_among(()) == SimilarityKey("target", "cls", "linear_cka")
 
     def test_epochs(self) -> None:
