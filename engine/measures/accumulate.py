@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -112,8 +111,7 @@ class _Layer:
         self.width = first.values.shape[1]
         self._dtype = first.dtype
         self._low, self._high = low, high
-        spread = (high / 2 - low / 2).max().item()
-        self._power = math.ldexp(1.0, -max(math.frexp(spread)[1], -1000)) if spread else 1.0
+        self._power = first.power_of_two_to_one if bool((low < high).any()) else 1.0
         self._shift = low + (first.values.double() - low).mean(dim=0)
         self.sum = torch.zeros_like(low)
         self.norms = torch.zeros((), dtype=torch.float64, device=low.device)

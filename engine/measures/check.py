@@ -60,8 +60,7 @@ class Layer:
     def power_of_two_to_one(self) -> float:
         """What brings the spread of its values to about one without rounding, so that no square over- or underflows."""
         low, high = self.bounds
-        spread = (high / 2 - low / 2).max()  # halved: the difference of two finite values may overflow
-        return math.ldexp(1.0, -max(math.frexp(spread.item())[1], -1000))
+        return power_of_two_below_one(float((high / 2 - low / 2).max()))
 
     @cached_property
     def constancy(self) -> str | None:
@@ -69,15 +68,22 @@ class Layer:
         return why_constant(*self.bounds, self.dtype)
 
 
+def power_of_two_below_one(size: float) -> float:
+    """The power of two that brings `size` to [0.5, 1), which costs no digit; the largest there is for tinier ones."""
+    return math.ldexp(1.0, -max(math.frexp(size)[1], -1000))
+
+
 def why_constant(low: Tensor, high: Tensor, dtype: torch.dtype) -> str | None:
     """In which way columns within these bounds are constant, in words for a screen; None where one varies."""
     if bool((low == high).all()):
         return "constant over the images"
-    spread = high / 2 - low / 2  # halved: the difference of two finite values may overflow
-    level = torch.maximum(low.abs(), high.abs())
-    if bool((spread <= _ROUNDINGS / 2 * torch.finfo(dtype).eps * level).all()):
-        return "constant over the images, up to rounding"
-    return None
+    return "constant over the images, up to rounding" if bool(constant_columns(low, high, dtype).all()) else None
+
+
+def constant_columns(low: Tensor, high: Tensor, dtype: torch.dtype) -> Tensor:
+    """Which columns within these bounds, of this type, do not vary, up to rounding, `(d,)`."""
+    half_spread = high / 2 - low / 2  # halved: the difference of two finite values may overflow
+    return half_spread <= _ROUNDINGS / 2 * torch.finfo(dtype).eps * torch.maximum(low.abs(), high.abs())
 
 
 def as_tensor(value: Any, where: str) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engine.errors import ShapeError
 from engine.measures.check import Layer
+from engine.measures.directions import as_directions
 from engine.measures.pairs import compare_two
 from engine.measures.precision import full_precision
 
@@ -117,12 +118,9 @@ def _shared_neighbours(left: Side, right: Side) -> Tensor:
 
 def directions(layer: Layer) -> tuple[Tensor, int | None]:
     """Rows of length one in float64, and the first row that has none (it stays zero)."""
-    layer.bounds  # noqa: B018  (refuses values that are not finite)
-    x = layer.values.double()
-    x = x / x.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(x.dtype).tiny)  # so that no square overflows
-    lengths = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    zero = (lengths == 0).flatten()
-    return x / lengths.clamp(min=0.5), int(zero.nonzero()[0]) if bool(zero.any()) else None
+    rows = as_directions(layer, torch.float64)
+    zero = (rows == 0).all(dim=1)
+    return rows, int(zero.nonzero()[0]) if bool(zero.any()) else None
 
 
 def nearest_rows(rows: Tensor, k: int) -> Tensor:

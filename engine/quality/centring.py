@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from engine.measures.check import Layer, check_finite
-
-# Columns whose spread is below so many roundings of their level carry no signal.
-_ROUNDINGS = 4
+from engine.measures.check import Layer, constant_columns
 
 
 @dataclass(frozen=True)
@@ -46,18 +42,8 @@ def find_centring(layer: Layer) -> Centring:
     Raises:
         NonFiniteError: a value is NaN or infinite.
     """
-    x = layer.values
-    low, high = x.amin(dim=0), x.amax(dim=0)
-    check_finite(x, torch.stack([low, high]), layer.where)
-    low, high = low.double(), high.double()
-    half_spread = high / 2 - low / 2  # halved: the difference of two finite values may overflow
-    level = torch.maximum(low.abs(), high.abs())
-    is_constant = half_spread <= _ROUNDINGS / 2 * torch.finfo(layer.dtype).eps * level
-    power = power_of_two_below_one(float(half_spread.max()))
+    low, high = layer.bounds
+    power = layer.power_of_two_to_one
+    is_constant = constant_columns(low, high, layer.dtype)
     without_mean = Centring(low, torch.zeros_like(low), power, is_constant)
-    return Centring(low, without_mean.apply(x).mean(dim=0), power, is_constant)
-
-
-def power_of_two_below_one(size: float) -> float:
-    """The power of two that brings `size` to [0.5, 1), which costs no digit; the largest there is for tinier ones."""
-    return math.ldexp(1.0, -max(math.frexp(size)[1], -1000))
+    return Centring(low, without_mean.apply(layer.values).mean(dim=0), power, is_constant)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from engine.errors import ShapeError
 from engine.measures.check import as_layer, check_same_rows
-from engine.quality.directions import as_directions
+from engine.measures.directions import as_directions
 
 # Pairs held at a time: 32 MB in float64.
 _CHUNK_VALUES = 2**22

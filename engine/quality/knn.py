@@ -9,8 +9,8 @@ from torch import Tensor
 
 from engine.errors import ShapeError
 from engine.measures.check import Layer, as_layer
+from engine.measures.directions import as_directions
 from engine.measures.precision import full_precision
-from engine.quality.directions import as_directions
 from engine.quality.labels import as_labels
 
 # Similarities held at a time: 64 MB in float32.

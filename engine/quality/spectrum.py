@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from engine.errors import ShapeError
-from engine.measures.check import as_layer
-from engine.quality.centring import find_centring, power_of_two_below_one
+from engine.measures.check import as_layer, power_of_two_below_one
+from engine.quality.centring import find_centring
 
 # Ranks, from 1, of the eigenvalues to which the power law is fitted.
 _FIRST_RANK, _LAST_RANK = 4, 100

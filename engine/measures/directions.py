@@ -1,4 +1,4 @@
-"""Brings the rows of a representation to length one, without over- or underflow; knows no metric."""
+"""Brings the rows of a representation to length one, without over- or underflow; knows no measure."""
 
 from __future__ import annotations
 
