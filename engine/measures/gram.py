@@ -50,6 +50,13 @@ class Centred:
         """The number of features of each layer."""
         return [stack.shape[2] for stack in self.stacks for _ in stack]
 
+    @property
+    def keeps_tiles(self) -> bool:
+        """Whether more comparisons will come and the tiles fit into the memory that is meant for them."""
+        n_layers, n = self.q.shape
+        n_bytes = n_layers * n * (n + SMALLEST_TILE) // 2 * self.stacks[0].itemsize
+        return self.is_kept and n_bytes <= _KEPT_BYTES
+
     def write_tile(self, rows: slice, columns: slice, out: Tensor) -> None:
         """Writes this tile of every Gram matrix into `out`, `(L, rows, columns)`."""
         place = (rows.start, columns.start)
@@ -60,8 +67,7 @@ class Centred:
         for stack in self.stacks:
             torch.bmm(stack[:, rows], stack[:, columns].transpose(1, 2), out=out[start : start + len(stack)])
             start += len(stack)
-        n_layers, n = self.q.shape
-        if self.is_kept and n_layers * n * (n + SMALLEST_TILE) // 2 * out.itemsize <= _KEPT_BYTES:
+        if self.keeps_tiles:
             self.tiles[place] = out.clone()
 
 
@@ -135,10 +141,11 @@ def centre_exactly(layer: Layer, out: Tensor) -> tuple[Tensor, float]:
 def inner_products(left: Centred, right: Centred) -> Products:
     """Inner products of the Gram matrices, Σ K_i ∘ K_j = |X_iᵀ X_j|²; takes the form with fewer operations."""
     sides = [left] if right is left else [left, right]
-    unknown = [width for side in sides if side.own is None for width in side.widths]
+    # what is kept counts as known from the start: the form, and with it the last digit, is then that of every call
+    unknown = [width for side in sides if side.own is None and not side.is_kept for width in side.widths]
     n_cross = sum(left.widths) * sum(right.widths) / (2 if right is left else 1)
     by_features = 2 * (n_cross + sum(width**2 for width in unknown))
-    fresh = sum(sum(side.widths) for side in sides if not side.tiles)
+    fresh = sum(sum(side.widths) for side in sides if not side.keeps_tiles)
     by_tiles = left.q.shape[1] * (fresh + sum(len(side.q) for side in sides) ** 2)
     with full_precision(left.q.device):
         return (_by_features if by_features < by_tiles else _by_tiles)(left, right)
@@ -176,21 +183,27 @@ def tile_places(start: int, stop: int, size: int = TILE) -> Iterator[tuple[slice
 def _by_tiles(left: Centred, right: Centred) -> Products:
     """Each tile of all Gram matrices in one batched product, then one product of the tiles."""
     sides, n_left = ([left], 0) if right is left else ([left, right], len(left.q))
-    n_known = n_left if left.own is not None else 0  # rows of the left side alone, which are known
-    q = torch.cat([side.q for side in sides])
-    total = q @ q[n_known:].T  # the diagonals, in float64: the rest of debiased CKA cancels against them
+    # the diagonals, in float64: the rest of debiased CKA cancels against them
+    total = torch.cat([side.q for side in sides]) @ right.q.T
+    own = left.q.square().sum(dim=1)
+    is_unknown = left.own is None and right is not left
     for rows, columns, tile in gram_tiles(sides):
-        on_diagonal = rows == columns
-        if on_diagonal:
+        weight = 1 if rows == columns else 2
+        if rows == columns:
             tile.diagonal(dim1=1, dim2=2).zero_()
-        # one row of the tile at a time, so that float32 adds up 512 numbers and float64 the rest
         by_row = tile.transpose(0, 1)
-        part = torch.bmm(by_row, by_row[:, n_known:].transpose(1, 2)).sum(dim=0, dtype=torch.float64)
-        total += part if on_diagonal else 2 * part
+        total += weight * _sum_of_products(by_row, by_row[:, n_left:])
+        if is_unknown:  # apart from the rest, which is then the same product whether it is known or not
+            own += weight * _sum_of_products(by_row[:, :n_left], by_row[:, :n_left]).diagonal()
+    right.own = total[n_left:].diagonal()
     if left.own is None:
-        left.own = total[: len(left.q), : len(left.q)].diagonal()
-    right.own = total[n_left:, n_left - n_known :].diagonal()
-    return Products(left.own, total[: len(left.q), n_left - n_known :], right.own)
+        left.own = own if is_unknown else right.own
+    return Products(left.own, total[: len(left.q)], right.own)
+
+
+def _sum_of_products(a: Tensor, b: Tensor) -> Tensor:
+    """Σ a_i b_iᵀ over the rows i of a tile: float32 adds up the 512 numbers of one row and float64 the rest."""
+    return torch.bmm(a, b.transpose(1, 2)).sum(dim=0, dtype=torch.float64)
 
 
 def _by_features(left: Centred, right: Centred) -> Products:

@@ -88,6 +88,16 @@ def test_a_kept_side_is_prepared_once_and_its_values_stay(n: int, monkeypatch: p
     assert n_products[0] > n_products[1] == n_products[2]
 
 
+@pytest.mark.parametrize("name", MEASURES)
+@pytest.mark.parametrize(("n", "d"), [(300, 40), (700, 300), (900, 20)])
+def test_a_comparison_gives_the_same_bits_whatever_came_before(name: str, n: int, d: int) -> None:
+    """A run that is resumed compares its next epoch first; one that never stopped has compared others before."""
+    xs, before, ys = ([x.astype(np.float32) for x in layers(seed, n=n, widths=(d, d))] for seed in (1, 2, 3))
+    used = Comparison(xs, [name])
+    used.heatmaps(before)
+    assert torch.equal(used.heatmaps(ys)[name], Comparison(xs, [name]).heatmaps(ys)[name])
+
+
 def test_biased_is_the_default() -> None:
     xs = layers(1)
     assert torch.equal(heatmap(xs, xs), heatmap(xs, xs, "linear_cka"))
