@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from engine.measures import MEASURES, Comparison, debiased_cka, heatmap, linear_cka, why_undefined
 from engine.measures import gram as gram_module
 from tests.engine.measures import reference
 
 BOTH = ["linear_cka", "debiased_cka"]
-seeds = st.integers(0, 2**32 - 1)
 
 
 def related(seed: int, n: int = 40, d_x: int = 7, d_y: int = 5) -> tuple[np.ndarray, np.ndarray]:
@@ -45,58 +42,8 @@ def test_of_a_representation_with_itself_is_one(name: str) -> None:
     assert MEASURES[name].function(x, x).item() == pytest.approx(1, abs=1e-12)
 
 
-@pytest.mark.parametrize("name", BOTH)
-@given(seed=seeds)
-@settings(max_examples=15, deadline=None)
-def test_symmetric_and_within_its_range(name: str, seed: int) -> None:
-    x, y = related(seed)
-    value = MEASURES[name].function(x, y).item()
-    low, high = MEASURES[name].range
-    assert MEASURES[name].is_symmetric
-    assert MEASURES[name].function(y, x).item() == pytest.approx(value, abs=1e-12)
-    assert low <= value <= high
-
-
 def orthogonal(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return x @ np.linalg.qr(rng.standard_normal((x.shape[1], x.shape[1])))[0]
-
-
-def scaled(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return x * rng.choice([-1, 1]) * 10.0 ** rng.uniform(-8, 8)
-
-
-def translated(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return x + 100 * rng.standard_normal(x.shape[1])
-
-
-def invertible(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return orthogonal(x, rng) * np.geomspace(0.1, 10, x.shape[1])
-
-
-TRANSFORMS = {
-    "orthogonal": orthogonal,
-    "isotropic scaling": scaled,
-    "translation": translated,
-    "invertible linear": invertible,
-}
-
-
-@pytest.mark.parametrize("name", BOTH)
-@pytest.mark.parametrize("transform", TRANSFORMS)
-@given(seed=seeds)
-@settings(max_examples=15, deadline=None)
-def test_invariant_to_what_it_declares_and_to_nothing_else(name: str, transform: str, seed: int) -> None:
-    x, y = related(seed)
-    rng = np.random.default_rng(seed)
-    function = MEASURES[name].function
-    before = function(x, y).item()
-    left = function(TRANSFORMS[transform](x, rng), y).item()
-    right = function(x, TRANSFORMS[transform](y, rng)).item()
-    if transform in MEASURES[name].invariances:
-        assert (left, right) == pytest.approx((before, before), abs=1e-10)
-    else:
-        assert abs(left - before) > 1e-3
-        assert abs(right - before) > 1e-3
 
 
 @pytest.mark.parametrize("name", BOTH)
