@@ -54,6 +54,10 @@ class TrainingError(SimtuiError):
     """A run cannot go on (a loss that is not finite, memory that is too small); the others can."""
 
 
+class DeviceMemoryError(TrainingError):
+    """The device has too little memory now: another process may have taken it, so it is worth another try."""
+
+
 class LockedError(SimtuiError):
     """Another process holds what this one would write."""
 
@@ -68,3 +72,15 @@ class MachineError(SimtuiError):
     """The machine lacks something: disk space, permission, a terminal, a library."""
 
     exit_code = 4
+
+
+class NoSpaceError(MachineError):
+    """The disk, the quota or the largest file size is reached.
+
+    Args:
+        need_bytes: what would have been written, as far as it is known.
+    """
+
+    def __init__(self, where: str, problem: str, fix: str, need_bytes: int) -> None:
+        super().__init__(where, problem, fix)
+        self.need_bytes = need_bytes

@@ -13,33 +13,47 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from engine.errors import DamagedError, MachineError
+from engine.errors import DamagedError, MachineError, NoSpaceError
+from engine.fault_points import reach
 
 TEMP_MARK = ".tmp-"
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, n_bytes: int = 0) -> Iterator[Path]:
     """Gives a temporary path beside `path`; the finished file takes the final name when the block ends well.
 
     The order survives a crash at any point: write, fsync the file, rename, fsync the folder. After any error the
     temporary file is thrown away, because a file that failed once (a full disk) can look whole and be wrong.
 
+    Args:
+        n_bytes: what is about to be written, if known: a disk without that much room is refused at once.
     Raises:
-        MachineError: no space is left, or the folder cannot be written.
+        NoSpaceError: no space is left.
+        MachineError: the folder cannot be written.
     """
     temp_path = path.with_name(f"{path.name}{TEMP_MARK}{os.getpid()}")
+    point = f"{path.parent.name}/{path.name}"
+    n_written = 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if n_bytes > shutil.disk_usage(path.parent).free:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        reach(f"{point}:begin")
         yield temp_path
-        _fsync(temp_path)
+        reach(f"{point}:written")
+        n_written = temp_path.stat().st_size
+        sync(temp_path)
+        reach(f"{point}:synced")
         temp_path.replace(path)
-        _fsync(path.parent)
+        reach(f"{point}:renamed")
+        sync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):  # a folder that is a file, or a disk that is gone: the first failure counts
+            n_written = max(n_written, temp_path.stat().st_size)
             temp_path.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise as_machine_error(error, path) from error
+            raise as_machine_error(error, path, max(n_bytes, n_written)) from error
         raise
 
 
@@ -47,6 +61,20 @@ def atomic_write(path: Path, content: bytes | str) -> None:
     """Writes a small file whole; see `atomic_path`."""
     with atomic_path(path) as temp_path:
         temp_path.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_hint(path: Path, content: str) -> bool:
+    """Writes what may be lost, whole but not forced to the disk; False where it cannot be written."""
+    temp_path = path.with_name(f"{path.name}{TEMP_MARK}{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temp_path.write_text(content, "utf-8", "surrogatepass")
+        temp_path.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temp_path.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -89,16 +117,21 @@ def sweep_temporary(folder: Path) -> None:
             temp_path.unlink(missing_ok=True)
 
 
-def as_machine_error(error: OSError, path: Path) -> MachineError:
-    """The machine's failure as one that the user can mend."""
+def as_machine_error(error: OSError, path: Path, need_bytes: int = 0) -> MachineError:
+    """The machine's failure as one that the user can mend.
+
+    Args:
+        need_bytes: how large the file would have become, as far as it is known.
+    """
     folder = path.parent
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        free = shutil.disk_usage(folder).free
-        return MachineError(
-            str(path), f"no space left (free {free / 1e6:.0f} MB)", f"make room in {folder}, then run the same command"
-        )
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        cause = {errno.EDQUOT: "quota reached", errno.EFBIG: "largest file size reached"}.get(error.errno, "no space")
+        need = f"need {size_of(need_bytes)}, " if need_bytes else ""
+        free = size_of(shutil.disk_usage(folder).free)
+        problem = f"{cause} in {folder} ({need}free {free})"
+        return NoSpaceError(str(path), problem, "make room there, then run the same command", need_bytes)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return MachineError(
             str(path),
@@ -110,7 +143,17 @@ def as_machine_error(error: OSError, path: Path) -> MachineError:
     )
 
 
-def _fsync(path: Path) -> None:
+def size_of(n_bytes: float) -> str:
+    """A size as `3 MB`: decimal units, two figures where the number is small."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} {unit}" if n_bytes >= 10 or unit == "bytes" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def sync(path: Path) -> None:
+    """Returns when what was written to a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

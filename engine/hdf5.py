@@ -1,11 +1,16 @@
 """The one door to HDF5: named arrays with named dimensions in one immutable file; knows nothing of what they mean.
 
-Files come from elsewhere, so a reader follows nothing that leads out of the file and believes no declared size.
+Every byte is proved by the seal in front (`engine.hdf5_seal`). Files come from elsewhere too, so a reader follows
+nothing that leads out of the file, believes no declared size, and lets a child process read them first.
 """
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +19,15 @@ import h5py
 import numpy as np
 
 from engine.errors import DamagedError
-from engine.files import atomic_path
+from engine.files import atomic_path, sha256_file, sync
+from engine.hdf5_seal import Extent, Seal, SealError, block_size_for, read_seal, rest_sha256
+from engine.vetting import is_known, vet
 
-SCHEMA = 1
-_CHUNK_BYTES = 1 << 22
+# 1: checksums of HDF5's own on every chunk, none on texts. 2: a seal over everything, arrays in one piece.
+SCHEMA = 2
+_SEALED_SINCE = 2
+_EXTENT_BYTES = 1 << 20  # an array from this size on has a digest of its own
+_MAX_VETTED_BESIDE = 64 << 20
 # What h5py raises for a damaged file, depending on where the damage lies.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
@@ -36,49 +46,156 @@ def write_arrays(
     coordinates: Mapping[str, np.ndarray],
     attributes: Mapping[str, str | int | float],
 ) -> None:
-    """Writes all arrays into one file that appears whole; checksums on every chunk.
+    """Writes all arrays into one file that appears whole, with its seal.
 
     Args:
         arrays: dataset path -> array; each dimension's name must be one of `coordinates`.
         coordinates: dimension name -> its values `(length,)`, stored as HDF5 dimension scales that xarray reads.
         attributes: of the file.
+    Raises:
+        NoSpaceError, MachineError: the file cannot be written.
     """
-    with atomic_path(path) as temp_path, h5py.File(temp_path, "w", libver="latest") as file:
+    values = {name: np.ascontiguousarray(array.values) for name, array in arrays.items()}
+    large = {name: each for name, each in values.items() if each.nbytes >= _EXTENT_BYTES}
+    block_size = block_size_for(len(large))
+    n_bytes = sum(each.nbytes for each in [*values.values(), *coordinates.values()])
+    with ThreadPoolExecutor(1) as pool, atomic_path(path, n_bytes) as temp_path:
+        # Beside the writing: together they take hardly longer than the slower of the two.
+        digests = {name: pool.submit(_sha256, each) for name, each in large.items()}
+        try:
+            starts = _write(temp_path, values, arrays, coordinates, attributes, block_size)
+        except (OSError, RuntimeError) as error:
+            raise _with_errno(error) from error
+        sync(temp_path)  # while the digests are being finished; the seal itself costs little more
+        extents = [Extent(starts[name], each.nbytes, digests[name].result()) for name, each in large.items()]
+        extents.sort(key=lambda each: each.start)
+        rest = rest_sha256(temp_path, block_size, extents)
+        seal = Seal(block_size, temp_path.stat().st_size, tuple(extents), rest)
+        with temp_path.open("r+b") as file:
+            file.write(seal.to_block())
+
+
+def _write(
+    path: Path,
+    values: Mapping[str, np.ndarray],
+    arrays: Mapping[str, NamedArray],
+    coordinates: Mapping[str, np.ndarray],
+    attributes: Mapping[str, str | int | float],
+    block_size: int,
+) -> dict[str, int]:
+    """Writes the HDF5 part; returns where in the file each array starts."""
+    starts = {}
+    with h5py.File(path, "w", libver="latest", userblock_size=block_size) as file:
         file.attrs.update({"schema": SCHEMA, "writer": "simtui", **attributes})
-        for name, values in coordinates.items():
-            stored = np.asarray(values, dtype=h5py.string_dtype()) if values.dtype.kind in "UO" else values
+        for name, scale in coordinates.items():
+            stored = np.asarray(scale, dtype=h5py.string_dtype()) if scale.dtype.kind in "UO" else scale
             file.create_dataset(name, data=stored).make_scale(name)
-        for name, array in arrays.items():
-            dataset = file.create_dataset(
-                name, data=array.values, chunks=_chunks(array.values), fletcher32=array.values.size > 0
-            )
-            for axis, dim in enumerate(array.dims):
+        for name, array in values.items():
+            dataset = file.create_dataset(name, data=array)
+            for axis, dim in enumerate(arrays[name].dims):
                 dataset.dims[axis].attach_scale(file[dim])
+            starts[name] = dataset.id.get_offset() or 0
+    return starts
+
+
+def _with_errno(error: Exception) -> OSError:
+    """HDF5 says why a write failed only in its text, and not always as an `OSError`."""
+    if isinstance(error, OSError) and error.errno:
+        return error
+    found = re.search(r"errno = (\d+)", str(error))
+    return OSError(int(found[1]) if found else errno.EIO, str(error)[:200])
+
+
+def _sha256(values: np.ndarray) -> str:
+    return hashlib.sha256(values.reshape(-1).view(np.uint8).data).hexdigest()
 
 
 @contextmanager
 def open_arrays(path: Path, remake: str) -> Iterator[Reader]:
-    """Opens a file for reading.
+    """Opens a file for reading; one that somebody else wrote is first read in a child process.
 
     Args:
         remake: the command or action that makes the file again, for the errors.
     Raises:
-        DamagedError: not an HDF5 file of simtui's, damaged, or of a newer schema.
+        DamagedError: not an HDF5 file of simtui's, changed since it was written, or of a newer schema.
     """
+    seal = _checked_seal(path, remake)
+    content_sha256 = seal.digest if seal else sha256_file(path)
+    if not (seal and seal.is_own) and not is_known(content_sha256):
+        vet([(path, content_sha256), *_unknown_beside(path)], remake)
+    with _opened(path, seal, remake) as reader:
+        yield reader
+
+
+@contextmanager
+def open_unvetted(path: Path, remake: str) -> Iterator[Reader]:
+    """As `open_arrays`, in this very process: only for one that may die of it."""
+    with _opened(path, _checked_seal(path, remake), remake) as reader:
+        yield reader
+
+
+def check_arrays(path: Path, remake: str) -> None:
+    """Reads every byte of a file.
+
+    Raises:
+        DamagedError: as `open_arrays`.
+    """
+    seal = _checked_seal(path, remake)
+    if seal is None:
+        with open_arrays(path, remake) as reader:
+            reader.read_everything()
+        return
+    for extent in seal.extents:
+        try:
+            seal.check_extent(path, extent)
+        except (SealError, OSError) as error:
+            raise DamagedError(str(path), str(error), remake) from error
+
+
+def _checked_seal(path: Path, remake: str) -> Seal | None:
+    try:
+        seal = read_seal(path)
+        if seal is not None:
+            seal.check_structure(path)
+        return seal
+    except SealError as error:
+        raise DamagedError(str(path), str(error), remake) from error
+    except OSError as error:
+        raise DamagedError(str(path), f"cannot be read ({error.strerror or error})", remake) from error
+
+
+def _unknown_beside(path: Path) -> list[tuple[Path, str]]:
+    """Files of the same name in the folders beside: whoever opens one result of a study will open the others."""
+    found = []
+    for other in sorted(path.parent.parent.glob(f"*/{path.name}")):
+        if other == path or other.stat().st_size > _MAX_VETTED_BESIDE:
+            continue
+        try:
+            seal = read_seal(other)
+            sha256 = seal.digest if seal else sha256_file(other)
+        except (SealError, OSError):
+            continue  # its own reader says so
+        if not (seal and seal.is_own) and not is_known(sha256):
+            found.append((other, sha256))
+    return found
+
+
+@contextmanager
+def _opened(path: Path, seal: Seal | None, remake: str) -> Iterator[Reader]:
     try:
         # Locking off: immutable files need none, and network file systems often have none.
         file = h5py.File(path, "r", locking=False)
-    except OSError as error:
+    except _DAMAGE as error:
         raise DamagedError(str(path), f"is not a readable HDF5 file ({str(error)[:120]})", remake) from error
     with file:
-        yield Reader(file, path, remake)
+        yield Reader(file, path, seal, remake)
 
 
 class Reader:
-    """Reads the arrays of one open file, each checked before a byte of it is taken."""
+    """Reads the arrays of one open file, each checked before a byte of it is believed."""
 
-    def __init__(self, file: h5py.File, path: Path, remake: str) -> None:
-        self._file, self._path, self._remake = file, path, remake
+    def __init__(self, file: h5py.File, path: Path, seal: Seal | None, remake: str) -> None:
+        self._file, self._path, self._seal, self._remake = file, path, seal, remake
         schema = self.attribute("schema")
         if not isinstance(schema, (int, np.integer)):
             raise self._damaged("", "has no schema version: not written by simtui")
@@ -86,6 +203,8 @@ class Reader:
             raise DamagedError(
                 str(path), f"written by schema {schema}; this simtui reads up to {SCHEMA}", "upgrade simtui"
             )
+        if seal is None and int(schema) >= _SEALED_SINCE:
+            raise self._damaged("", "has no seal")
 
     def attribute(self, name: str) -> object:
         """An attribute of the file, or None."""
@@ -108,58 +227,104 @@ class Reader:
         """A numeric array, whole.
 
         Raises:
-            DamagedError: missing, not numeric, stored elsewhere, larger than what is stored, or its checksum is wrong.
+            DamagedError: missing, not numeric, stored elsewhere, larger than what is stored, or not what was written.
         """
-        return self._read(self._numeric(name), slice(None))
+        dataset = self._numeric(name)
+        values = self._read(dataset, slice(None))
+        extent = self._extent(dataset)
+        if extent is not None and _sha256(np.ascontiguousarray(values)) != extent.sha256:
+            raise self._damaged(name, "its digest does not match: changed since it was written")
+        return values
 
     def row_batches(self, name: str, n_rows: int) -> Iterator[np.ndarray]:
         """A numeric array in batches of rows, first to last, for what does not fit into memory.
 
         Raises:
-            DamagedError: as `array`; a wrong checksum shows when its batch is reached.
+            DamagedError: as `array`, before the first batch.
         """
         dataset = self._numeric(name)
+        if (extent := self._extent(dataset)) is not None and self._seal is not None:
+            try:
+                self._seal.check_extent(self._path, extent)
+            except (SealError, OSError) as error:
+                raise self._damaged(name, str(error)) from error
         for start in range(0, len(dataset), n_rows):
             yield self._read(dataset, slice(start, start + n_rows))
+
+    def read_everything(self) -> None:
+        """Reads every array and text that hard links lead to.
+
+        Raises:
+            DamagedError: one of them cannot be read.
+        """
+        seen = set()
+        waiting = [""]
+        while waiting:
+            group = waiting.pop()
+            for name in self.names(group):
+                path = f"{group}/{name}"
+                node = self._object(path)
+                assert node is not None
+                address = h5py.h5o.get_info(node.id).addr  # a group may lead back to one above it
+                if address in seen:
+                    continue
+                seen.add(address)
+                if isinstance(node, h5py.Group):
+                    waiting.append(path)
+                elif isinstance(node, h5py.Dataset) and h5py.check_string_dtype(node.dtype) is not None:
+                    self.strings(path)
+                else:
+                    self.array(path)
+
+    def _extent(self, dataset: h5py.Dataset) -> Extent | None:
+        return self._seal.extent_at(dataset.id.get_offset()) if self._seal else None
 
     def _numeric(self, name: str) -> h5py.Dataset:
         """A dataset of numbers that may be read."""
         dataset = self._object(name)
         if not isinstance(dataset, h5py.Dataset):
             raise self._damaged(name, "is not a dataset")
-        if dataset.is_virtual or dataset.external:
+        try:
+            kind, leads_out = dataset.dtype.kind, dataset.is_virtual or bool(dataset.external)
+            # What is declared must be there, as written by simtui: the file's size bounds it too.
+            stored = min(dataset.id.get_storage_size(), self._path.stat().st_size)
+            n_bytes = dataset.nbytes
+        except _DAMAGE as error:
+            raise self._damaged(name, f"cannot be opened ({str(error)[:80]})") from error
+        if leads_out:
             raise self._damaged(name, "refers to another file; refused")
-        if dataset.dtype.kind not in "fiu":
+        if kind not in "fiu":
             raise self._damaged(name, f"has type {dataset.dtype}; need numbers")
-        stored = dataset.id.get_storage_size()
-        if dataset.nbytes > 2 * stored + 4096 * dataset.dtype.itemsize:
-            raise self._damaged(name, f"declares {dataset.nbytes} bytes, stores {stored}")
+        if n_bytes > 2 * stored + 4096 * dataset.dtype.itemsize:
+            raise self._damaged(name, f"declares {n_bytes} bytes, stores {stored}")
         return dataset
 
     def _read(self, dataset: h5py.Dataset, rows: slice) -> np.ndarray:
         try:
             return np.asarray(dataset[rows] if dataset.ndim else dataset[()])
         except _DAMAGE as error:
-            raise self._damaged(str(dataset.name), f"fails its checksum ({str(error)[:80]})") from error
+            problem = str(error)[:80]
+            if "filter" in str(error) and "not available" in str(error):
+                problem = f"needs an HDF5 filter that is not there; refused ({problem})"
+            raise self._damaged(str(dataset.name), f"cannot be read ({problem})") from error
 
     def strings(self, name: str) -> tuple[str, ...]:
         """A coordinate of text."""
         dataset = self._object(name)
-        if (
-            not isinstance(dataset, h5py.Dataset)
-            or h5py.check_string_dtype(dataset.dtype) is None
-            or dataset.is_virtual
-            or dataset.external
-        ):
-            raise self._damaged(name, "is not a list of texts")
-        if dataset.size > 10_000_000:
-            raise self._damaged(name, f"declares {dataset.size} texts")
-        return tuple(str(value) for value in np.ravel(dataset.asstr(errors="replace")[()]))
+        try:
+            is_text = isinstance(dataset, h5py.Dataset) and h5py.check_string_dtype(dataset.dtype) is not None
+            if dataset is None or not is_text or dataset.is_virtual or dataset.external:
+                raise self._damaged(name, "is not a list of texts")
+            if dataset.size > min(10_000_000, self._path.stat().st_size):
+                raise self._damaged(name, f"declares {dataset.size} texts")
+            return tuple(str(value) for value in np.ravel(dataset.asstr(errors="replace")[()]))
+        except _DAMAGE as error:
+            raise self._damaged(name, f"cannot be read ({str(error)[:80]})") from error
 
     def _object(self, name: str, missing_ok: bool = False) -> h5py.Group | h5py.Dataset | None:
         """Walks the path one hard link at a time: soft and external links lead anywhere on the machine."""
         node: h5py.Group | h5py.Dataset = self._file
-        for part in name.strip("/").split("/"):
+        for part in filter(None, name.split("/")):
             try:
                 link = node.get(part, getlink=True) if isinstance(node, h5py.Group) else None
             except _DAMAGE as error:
@@ -178,11 +343,3 @@ class Reader:
 
     def _damaged(self, name: str, problem: str) -> DamagedError:
         return DamagedError(f"{self._path}{':' + name if name else ''}", problem, self._remake)
-
-
-def _chunks(values: np.ndarray) -> tuple[int, ...] | None:
-    """Whole trailing dimensions, as many leading rows as make a chunk of a few megabytes; checksums need chunks."""
-    if values.size == 0:
-        return None
-    row_bytes = max(1, values[0].nbytes) if values.ndim else values.nbytes
-    return (max(1, min(len(values), _CHUNK_BYTES // row_bytes)), *values.shape[1:])

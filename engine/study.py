@@ -17,10 +17,11 @@ import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from engine.errors import StudyError
+from engine.errors import DamagedError, StudyError
 from engine.files import digest
 from engine.measures.table import MEASURES
 from engine.quality.table import QUALITY
+from engine.sealed import is_changed, sealed_comment
 
 _STRICT = ConfigDict(extra="forbid")
 _Name = Annotated[str, Field(min_length=1, max_length=80)]
@@ -177,10 +178,18 @@ def load_study(path: Path) -> Study:
     """Reads a study file; paths in it are relative to its folder.
 
     Raises:
+        DamagedError: a frozen file has been changed since.
         StudyError: the file is missing, is not TOML, or has an unknown key, a wrong type or a value out of range.
     """
     try:
-        text = path.read_text("utf-8")
+        content = path.read_bytes()
+        if is_changed(content):
+            raise DamagedError(
+                str(path),
+                "changed since it was frozen: its digest does not match",
+                f"freeze it anew (simtui run STUDY.toml --out {path.parent}), or remove its first line to accept it",
+            )
+        text = content.decode("utf-8")
         raw = tomllib.loads(text)
     except FileNotFoundError as error:
         raise StudyError(
@@ -202,8 +211,8 @@ def load_study(path: Path) -> Study:
 
 
 def freeze_study(study: Study) -> str:
-    """The study as TOML text that `load_study` reads back to an equal `Study` from any folder."""
-    return tomli_w.dumps(_plain(study))
+    """The study as TOML text that `load_study` reads back to an equal `Study` from any folder, with its digest."""
+    return sealed_comment(tomli_w.dumps(_plain(study)))
 
 
 def run_specs(study: Study) -> tuple[RunSpec, ...]:
@@ -243,6 +252,34 @@ def extended_study(frozen: Study, asked: Study) -> Study:
             "give another folder with --out, or put the setting back",
         )
     return asked
+
+
+def refuse_other_spec(found: RunSpec, spec: RunSpec) -> None:
+    """A run's folder is named by its settings: one that holds others must not have results added.
+
+    Raises:
+        StudyError: names the first setting that differs.
+    """
+    if found.spec_hash == spec.spec_hash:
+        return
+    differ = [each for each in _differences(_plain(found), _plain(spec)) if each[0] not in _FREE_OF_A_RUN]
+    where, was, now = next(iter(differ), ("settings", "others", "these"))
+    raise StudyError(
+        f"{spec.run_id}: {where}",
+        f"is {now!r}, but the run was started with {was!r}",
+        "remove the run's folder to compute it anew, or give another study folder with --out",
+    )
+
+
+_FREE_OF_A_RUN = (
+    "study",
+    "dataset",
+    "keep",
+    "backbone.weights",
+    "finetune.methods",
+    "finetune.seeds",
+    "finetune.epochs",
+)
 
 
 def _differences(was: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:

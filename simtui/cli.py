@@ -73,7 +73,7 @@ def run(study: Path, out: Path | None, wait: bool) -> None:
     STUDY is a study file, or the folder of a study that is to go on. Finished runs are kept, interrupted ones continue
     from their last epoch, failed ones are tried again.
     """
-    from engine.jobs.launch import make_study_folder, start_study
+    from engine.jobs.launch import detach_study, make_study_folder, start_study
     from engine.runs.study_folder import StudyFolder
     from engine.study import load_study
 
@@ -82,11 +82,11 @@ def run(study: Path, out: Path | None, wait: bool) -> None:
     else:
         request = load_study(study)
         folder = make_study_folder(request, out or study.parent / "studies" / request.study.name)
-    process = start_study(folder)
     if wait:
         from simtui.follow import follow
 
-        sys.exit(follow(folder, process))
+        sys.exit(follow(folder, start_study(folder)))
+    detach_study(folder)
     click.echo(f"Started in the background: {safe(folder.path)}")
     click.echo(f"  simtui status {safe(folder.path)}    how far it is")
     click.echo(f"  simtui {safe(folder.path)}           look at it while it runs")
@@ -103,15 +103,17 @@ def status(folder: Path) -> None:
     print_status(StudyFolder(folder))
 
 
-@commands.command(**examples("simtui stop studies/isic2018"))
+@commands.command(**examples("simtui stop studies/isic2018", "simtui stop studies/isic2018 --now"))
 @click.argument("folder", type=_FOLDER)
-def stop(folder: Path) -> None:
+@click.option("--now", is_flag=True, help="At once: the epoch that each run is in is lost, and computed again later.")
+def stop(folder: Path, now: bool) -> None:
     """Stop a study at the next epoch of each run; `simtui run` continues it."""
     from engine.jobs.launch import stop_study
     from engine.runs.study_folder import StudyFolder
 
-    was_running = stop_study(StudyFolder(folder)).was_running
-    click.echo("It will stop at the next epoch." if was_running else "It is not running.")
+    was_running = stop_study(StudyFolder(folder), now=now).was_running
+    when = "now" if now else "at the next epoch"
+    click.echo(f"It stops {when}." if was_running else "It is not running.")
 
 
 @commands.command(
@@ -174,6 +176,40 @@ def demo(out: Path, opens: bool) -> None:
         _open([study_path])
     else:
         print_tables(study_path)
+
+
+@commands.command(**examples("simtui verify studies/isic2018"))
+@click.argument("folder", type=_FOLDER)
+def verify(folder: Path) -> None:
+    """Check every file of a study against its digest; changes nothing.
+
+    Names each file that is not what was written, and the command that makes it again. Exit code 3 where there is one.
+    """
+    from engine.runs.study_folder import StudyFolder
+    from simtui.upkeep import report_verify
+
+    sys.exit(report_verify(StudyFolder(folder)))
+
+
+@commands.command(
+    **examples(
+        "simtui clean studies/isic2018", "simtui clean studies/isic2018 --also images --also 'reference activations'",
+        "simtui clean studies/isic2018 --yes",
+    )
+)  # fmt: skip
+@click.argument("folder", type=_FOLDER)
+@click.option("--also", metavar="KIND", multiple=True, help="Free this too, though it costs something: see the list.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(folder: Path, also: tuple[str, ...], yes: bool) -> None:
+    """Show what of a study can be freed and what that costs; free it after asking.
+
+    Without --also, only what no run needs: leftovers of killed processes, resume points of finished runs, activations
+    and decoded images that nothing refers to.
+    """
+    from engine.runs.study_folder import StudyFolder
+    from simtui.upkeep import report_clean
+
+    sys.exit(report_clean(StudyFolder(folder), also, asks=not yes))
 
 
 @commands.command(**examples("simtui doctor"))

@@ -19,14 +19,14 @@ from engine.analysis.estimators import in_order
 from engine.analysis.trajectory import MEAN_OF_LAYERS, Trajectory, trajectories
 from engine.errors import MachineError, SimtuiError
 from engine.jobs.progress import StudyProgress, study_progress
-from engine.runs.record import RUN_FILE, RunRecord, State
+from engine.runs.catalog import DamagedRun, Stamp, file_stamp
+from engine.runs.record import RunRecord
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey
-from engine.runs.study_folder import DamagedRun, StudyFolder
+from engine.runs.study_folder import Listing, StudyFolder
 from engine.study import Method
 
 POLL_S = 1.0
 CACHE_BYTES = 64 << 20
-_Stamp = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class _StudyReader:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._folder: StudyFolder | None = None
-        self._entries: dict[str, tuple[_Stamp, RunRecord | DamagedRun]] = {}
+        self._listing: Listing | None = None
         self._records: list[RunRecord] = []
         self._last: Snapshot | None = None
         self._progress: StudyProgress | None = None
@@ -201,31 +201,19 @@ class _StudyReader:
         if self._folder is None:
             self._folder = StudyFolder(self._path)
         folder, study = self._folder, self._folder.study
-        stamps = {path.parent.name: _stamp(path) for path in folder.runs_path.glob(f"*/{RUN_FILE}")}
-        entries: dict[str, tuple[_Stamp, RunRecord | DamagedRun]] = {}
-        for run_id in sorted(stamps):
-            stamp, known = stamps[run_id], self._entries.get(run_id)
-            # A running run is read again each time: its process may have died without changing any file.
-            is_same = known is not None and known[0] == stamp and not _is_running(known[1])
-            if known is not None and is_same:
-                entries[run_id] = known
-            elif stamp is not None:
-                entries[run_id] = (stamp, _record(folder, run_id))
+        listing = folder.listing()
         is_running = folder.running_by() is not None
-        if is_running or entries != self._entries or self._progress is None or self._progress.is_running:
-            self._progress = study_progress(folder)
-        self._entries = entries
-        found = [entry for _, entry in entries.values()]
+        if is_running or listing != self._listing or self._progress is None or self._progress.is_running:
+            self._progress = study_progress(folder, listing)
+        self._listing = listing
         backbones = [each.name for each in study.backbone]
         # In the order of the study file, which is the order in which people think of what they compare.
-        self._records = sorted(
-            (each for each in found if isinstance(each, RunRecord)), key=lambda each: _place(each, backbones)
-        )
+        self._records = sorted(listing.records, key=lambda each: _place(each, backbones))
         return Snapshot(
             self._path,
             study.study.name,
             tuple(self._records),
-            tuple(each for each in found if isinstance(each, DamagedRun)),
+            listing.damaged,
             study.measure.similarity,
             study.origin is not None,
             self._progress,
@@ -235,8 +223,8 @@ class _StudyReader:
         if self._folder is None:
             return None
         if isinstance(question, RunQuestion):
-            return _stamp(self._folder.run_path(question.run_id) / RESULTS_FILE), "asked"
-        return {run_id: _stamp(self._folder.run_path(run_id) / RESULTS_FILE) for run_id in self._entries}
+            return file_stamp(self._folder.run_path(question.run_id) / RESULTS_FILE), "asked"
+        return {each.run_id: file_stamp(self._folder.run_path(each.run_id) / RESULTS_FILE) for each in self._records}
 
     def _value(self, folder: StudyFolder, question: Question) -> Results | Curves | SimtuiError | None:
         if isinstance(question, CurvesQuestion):
@@ -275,7 +263,7 @@ class _ResultsCache:
 
     def __init__(self, n_bytes: int) -> None:
         self._n_bytes = n_bytes
-        self._held: OrderedDict[str, tuple[_Stamp, Results]] = OrderedDict()
+        self._held: OrderedDict[str, tuple[Stamp, Results]] = OrderedDict()
 
     def results(self, folder: StudyFolder, run_id: str) -> Results | None:
         """The results of a run as they are on disk now; None where there are none yet.
@@ -283,7 +271,7 @@ class _ResultsCache:
         Raises:
             DamagedError: they are damaged.
         """
-        stamp = _stamp(folder.run_path(run_id) / RESULTS_FILE)
+        stamp = file_stamp(folder.run_path(run_id) / RESULTS_FILE)
         if stamp is None:
             return None
         held = self._held.get(run_id)
@@ -299,25 +287,6 @@ def _place(record: RunRecord, backbones: Sequence[str]) -> tuple[int, int, int, 
     name, methods = record.spec.backbone.name, get_args(Method)
     backbone = backbones.index(name) if name in backbones else len(backbones)
     return backbone, methods.index(record.spec.method), record.spec.seed, record.run_id
-
-
-def _record(folder: StudyFolder, run_id: str) -> RunRecord | DamagedRun:
-    try:
-        return folder.record(run_id)
-    except SimtuiError as error:
-        return DamagedRun(run_id, error)
-
-
-def _is_running(entry: RunRecord | DamagedRun) -> bool:
-    return isinstance(entry, RunRecord) and entry.state is State.RUNNING
-
-
-def _stamp(path: Path) -> _Stamp | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _n_bytes(results: Results) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from engine.activations.store import REMAKE, block_number
+from engine.activations.store import block_number, remake_activations
 from engine.errors import ShapeError
 from engine.hdf5 import Reader, open_arrays
 from engine.measures import CkaAccumulator
@@ -36,7 +36,7 @@ def similarity_of_files(x_path: Path, y_path: Path, pooling: str, n_rows: int = 
     """
     accumulator = CkaAccumulator()
     with ExitStack() as stack:
-        files = [(path, stack.enter_context(open_arrays(path, REMAKE))) for path in (x_path, y_path)]
+        files = [(path, stack.enter_context(open_arrays(path, remake_activations(path)))) for path in (x_path, y_path)]
         _check_same_images(files)
         layers = [_layers(path, file, pooling) for path, file in files]
         batches = (_batches(file, names, n_rows) for (_, file), names in zip(files, layers, strict=True))

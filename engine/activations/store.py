@@ -5,6 +5,8 @@ The name of a file is the digest of everything that decides its content, so runs
 
 from __future__ import annotations
 
+import logging
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +17,7 @@ from engine.errors import DamagedError
 from engine.files import digest
 from engine.hdf5 import NamedArray, open_arrays, write_arrays
 
-REMAKE = "remove the file and run the study again; only this file is made anew"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Activations:
     embedding: np.ndarray
     layers: tuple[str, ...] = ()
     pooled: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def remake_activations(path: Path) -> str:
+    """What makes one activation file again: the study makes what it needs and lacks."""
+    return f"rm {shlex.quote(str(path))} && simtui run {shlex.quote(str(path.parent.parent))}"
 
 
 def as_stored(values: np.ndarray) -> np.ndarray:
@@ -62,7 +69,8 @@ class ActivationStore:
         path = self.path(key)
         if not path.exists():
             return None
-        with open_arrays(path, REMAKE) as file:
+        remake = remake_activations(path)
+        with open_arrays(path, remake) as file:
             stored_ids = file.strings("/image")
             layers = tuple(sorted(file.names("/layers"), key=block_number))
             poolings = file.names(f"/layers/{layers[0]}") if layers else ()
@@ -71,12 +79,16 @@ class ActivationStore:
         if stored_ids != tuple(ids) or any(
             len(values) != len(ids) for values in (found.embedding, *(p[0] for p in pooled.values()))
         ):
-            raise DamagedError(str(path), "holds other images than its name says", REMAKE)
+            raise DamagedError(str(path), "holds other images than its name says", remake)
         return found
 
     def get_or_make(self, key: str, ids: Sequence[str], make: Callable[[], Activations]) -> Activations:
-        """The activations of this key, made and written where there are none yet; always as they read back."""
-        found = self.load(key, ids)
+        """The activations of this key, made and written where they are missing or damaged; as they read back."""
+        try:
+            found = self.load(key, ids)
+        except DamagedError as error:
+            _log.warning("%s; it is made again", error)
+            found = None
         if found is None:
             self.save(key, make())
             found = self.load(key, ids)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -10,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DamagedError, DataError
-from engine.files import atomic_write, digest, read_json
+from engine.files import digest
+from engine.sealed import read_sealed_json, write_sealed_json
 
 SPLITS = ("train", "val", "test")
 MAX_SKIPPED = 0.05
-_SCHEMA = 1
+_SCHEMA = 2
+_SEALED_SINCE = 2
 _REMAKE = "remove the file and read the dataset again"
 
 
@@ -63,8 +64,7 @@ class Manifest:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Writes the manifest as JSON, whole."""
     content = asdict(manifest) | {"root": str(manifest.root)}
-    # ASCII only: a file name that is not UTF-8 (a lone surrogate in Python) then survives the way there and back.
-    atomic_write(path, json.dumps({"schema": _SCHEMA, "digest": manifest.digest, **content}, indent=1) + "\n")
+    write_sealed_json(path, {"schema": _SCHEMA, "digest": manifest.digest, **content})
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -73,10 +73,10 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         DamagedError: the file is damaged, or was written by another version of simtui.
     """
-    content = read_json(path, _REMAKE)
-    schema = content.get("schema") if isinstance(content, dict) else None
-    if schema != _SCHEMA:
-        raise DamagedError(str(path), f"written by schema {schema}; this simtui reads {_SCHEMA}", _REMAKE)
+    content = read_sealed_json(path, _REMAKE, sealed_since=_SEALED_SINCE)
+    schema = content.get("schema")
+    if not isinstance(schema, int) or not 1 <= schema <= _SCHEMA:
+        raise DamagedError(str(path), f"written by schema {schema}; this simtui reads up to {_SCHEMA}", _REMAKE)
     try:
         manifest = _from_json(content)
         if manifest.digest != content["digest"]:

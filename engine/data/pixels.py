@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from engine.data.images import SQUARE_PROTOCOL, Decoded, decode_square, open_regular, quiet_pillow
 from engine.data.manifest import Item, Skipped, refuse_many_skipped
 from engine.errors import DamagedError, DataError, ImageError
-from engine.files import atomic_path, digest, read_json, write_json
+from engine.files import atomic_path, digest, sha256_file
+from engine.sealed import read_sealed_json, write_sealed_json
 
 # Tasks are handed out so many at a time, so that finished images never pile up in memory and ctrl+c is heard at once.
 _BATCH = 256
 _READ_AGAIN = "read the dataset again"
+_REMOVE = "remove the file and run the study again; it is decoded anew"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,13 @@ class PixelCache:
 
 
 def pixel_cache(
-    root: Path, items: Sequence[Item], size: int, folder: Path, *, progress: Callable[[int, int], None] | None = None
+    root: Path,
+    items: Sequence[Item],
+    size: int,
+    folder: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    checks: bool = False,
 ) -> PixelCache:
     """The items' pixels, decoded once and kept in `folder`; the next call with the same contents opens the same file.
 
@@ -53,6 +61,7 @@ def pixel_cache(
         size: what the backbone takes; images are kept at `s = round(size * 8 / 7)` for it to crop from (256 for 224).
         folder: where the cache lies; made if it is not there.
         progress: is told `(done, total)` after every image.
+        checks: reads every byte of a cache that is there, and makes it again where one has changed.
     Raises:
         DataError: more than 5 % cannot be decoded, or an image is too deep, has several frames, or changed.
         MachineError: the cache cannot be written.
@@ -64,12 +73,29 @@ def pixel_cache(
     pixels_path, notes_path = folder / f"{key[:16]}.npy", folder / f"{key[:16]}.json"
     try:
         cache = _open(pixels_path, notes_path, items, side, key)
+        if checks:
+            check_pixels(notes_path)
     except DamagedError:  # or absent
         _build(pixels_path, notes_path, root, items, side, key, progress)
         return _open(pixels_path, notes_path, items, side, key)
     if progress is not None:
         progress(len(items), len(items))
     return cache
+
+
+def check_pixels(notes_path: Path) -> None:
+    """Reads the cache to which the notes belong, whole.
+
+    Raises:
+        DamagedError: it is not what was written.
+    """
+    notes = read_sealed_json(notes_path, _REMOVE)
+    pixels_path = notes_path.with_suffix(".npy")
+    try:
+        if sha256_file(pixels_path) != notes.get("sha256_of_pixels"):
+            raise DamagedError(str(pixels_path), "its digest does not match: changed since it was written", _REMOVE)
+    except OSError as error:
+        raise DamagedError(str(pixels_path), f"cannot be read ({error.strerror or error})", _REMOVE) from error
 
 
 def probe_items(items: Sequence[Item], n: int, n_classes: int) -> tuple[Item, ...]:
@@ -97,7 +123,7 @@ def probe_items(items: Sequence[Item], n: int, n_classes: int) -> tuple[Item, ..
 def _open(pixels_path: Path, notes_path: Path, items: Sequence[Item], side: int, key: str) -> PixelCache:
     """The cache as it lies on disk; DamagedError where it is absent or is not what it should be."""
     try:
-        notes = read_json(notes_path, "")
+        notes = read_sealed_json(notes_path, _REMOVE)
         pixels = np.load(pixels_path, mmap_mode="r", allow_pickle=False)
         kept, skipped = notes["kept"], notes["skipped"]
         if notes["digest"] != key or sorted([*kept, *(row for row, _ in skipped)]) != list(range(len(items))):
@@ -112,7 +138,7 @@ def _open(pixels_path: Path, notes_path: Path, items: Sequence[Item], side: int,
             tuple(notes["warnings"]),
         )
     except (OSError, EOFError, DamagedError, KeyError, TypeError, ValueError) as error:
-        raise DamagedError(str(pixels_path), f"not a pixel cache ({error})", "remove the file") from error
+        raise DamagedError(str(pixels_path), f"not a pixel cache ({error})", _REMOVE) from error
 
 
 def _build(
@@ -132,7 +158,7 @@ def _build(
     with (
         quiet_pillow(),
         ThreadPoolExecutor() as pool,
-        atomic_path(pixels_path) as temp_path,
+        atomic_path(pixels_path, int(np.prod(shape))) as temp_path,
         temp_path.open("wb") as file,
     ):
         header: dict[str, Any] = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -149,8 +175,11 @@ def _build(
                 progress(row + 1, len(items))
         refuse_many_skipped(str(root), [Skipped(items[row].path, why) for row, why in skipped], len(items))
         file.truncate(n_bytes)  # the header promises a row for every item; those of skipped ones are a hole at the end
+        file.flush()
+        sha256 = sha256_file(temp_path)
     warnings = [f"{n} images: {note}" for note, n in sorted(counts.items())]
-    write_json(notes_path, {"digest": key, "kept": kept, "skipped": skipped, "warnings": warnings})
+    notes = {"digest": key, "sha256_of_pixels": sha256, "kept": kept, "skipped": skipped, "warnings": warnings}
+    write_sealed_json(notes_path, notes)
 
 
 def _decode_all(pool: ThreadPoolExecutor, root: Path, items: Sequence[Item], side: int) -> Iterator[Decoded | Skipped]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,13 +16,15 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from engine.checkpoint_seal import FACTS, UNSEALED, check_checkpoint, header_facts, seal_checkpoint
+from engine.errors import DamagedError
+from engine.fault_points import reach
 from engine.files import atomic_path
+from engine.runs.record import remake_run
 
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 # The newest may be damaged (a bit flip, a full disk of another system): the one before is kept until the next is whole.
 _KEPT = 2
-# One entry: the format writes several in random order, and the same weights must be the same bytes.
-_FACTS = "simtui"
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +47,10 @@ class Checkpoints:
         """Where the weights of an epoch lie, if they were kept."""
         return self._folder / f"epoch-{epoch:03d}.safetensors"
 
+    def kept(self) -> list[Path]:
+        """The weights that are kept, first epoch first."""
+        return sorted(path for path in self._folder.glob("*.safetensors") if _NAME.fullmatch(path.name))
+
     def save_weights(self, epoch: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
         """Writes the weights of an epoch, whole."""
         _save(self.weights_path(epoch), tensors, dict(metadata))
@@ -55,6 +62,7 @@ class Checkpoints:
         for epoch, old_path in self._resume_paths()[_KEPT:]:
             if epoch < point.epoch:
                 old_path.unlink(missing_ok=True)
+                reach("last:pruned")
 
     def load_resume_point(self, up_to: int) -> ResumePoint | None:
         """The newest readable state of an epoch up to `up_to`; a damaged one is named in the log and passed over."""
@@ -62,13 +70,9 @@ class Checkpoints:
             if epoch > up_to:
                 continue
             try:
-                with safe_open(path, framework="pt") as file:
-                    facts = json.loads((file.metadata() or {})[_FACTS])
-                    tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                if facts["sha256"] != _tensor_digest(tensors):
-                    raise ValueError("its checksum is wrong")
+                facts, tensors = load_checked(path)
                 return ResumePoint(int(facts["epoch"]), tensors)
-            except (SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            except (DamagedError, KeyError, ValueError) as error:
                 _log.warning("%s is damaged (%s): going on from the one before", path, error)
         return None
 
@@ -103,15 +107,45 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
 
 
+def load_checked(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What was written along with the tensors, and the tensors.
+
+    Raises:
+        DamagedError: not a checkpoint of simtui's, or changed since it was written.
+    """
+    try:
+        facts = header_facts(path)
+        if "seal" in facts:
+            check_checkpoint(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if "seal" not in facts and facts["sha256"] != _digest_before_seals(tensors):
+            raise ValueError("its digest does not match: changed since it was written")
+        return facts, tensors
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        problem = str(error) if isinstance(error, ValueError) else f"not a checkpoint of simtui's ({error})"
+        raise DamagedError(str(path), problem, remake_run(_run_path(path))) from error
+
+
+def _run_path(path: Path) -> Path:
+    return next((each for each in path.parents if each.name == "checkpoints"), path.parent).parent
+
+
 def _save(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as temp_path:
-        facts = json.dumps({**metadata, "sha256": _tensor_digest(plain)}, sort_keys=True)
-        save_file(plain, temp_path, {_FACTS: facts})
+    n_bytes = sum(value.nbytes for value in plain.values())
+    with atomic_path(path, n_bytes) as temp_path:
+        try:
+            # One entry: the format writes several in random order, and the same weights must be the same bytes.
+            save_file(plain, temp_path, {FACTS: json.dumps({**metadata, "seal": UNSEALED}, sort_keys=True)})
+        except SafetensorError as error:  # the number of the system's error is in its text alone
+            found = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(found[1]) if found else errno.EIO, str(error)) from error
+        seal_checkpoint(temp_path)
 
 
-def _tensor_digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and bytes: the format has no checksum of its own."""
+def _digest_before_seals(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and bytes: what the first checkpoints had."""
     total = hashlib.sha256()
     for name in sorted(tensors):
         total.update(name.encode())

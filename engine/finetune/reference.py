@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,11 +20,15 @@ from engine.study import BackboneSection
 
 @dataclass(frozen=True)
 class Reference:
-    """What θ* makes of the images: `probe` with all layers; `embeddings[split]` `(n, d)` of train, val and test."""
+    """What θ* makes of the images: `probe` with all layers; `embeddings[split]` `(n, d)` of train, val and test.
+
+    `keys` are those of its files in the activation store.
+    """
 
     probe: Activations
     embeddings: Mapping[str, np.ndarray]
     origin_embedding: np.ndarray | None
+    keys: tuple[str, ...] = ()
 
 
 def load_reference_backbone(section: BackboneSection, device: torch.device) -> Backbone:
@@ -38,10 +42,15 @@ def take_reference(
 ) -> Reference:
     """Extracts what the store does not have yet; `backbone` must still be as it was loaded."""
 
+    keys: list[str] = []
+
+    def kept(digest: str, ids: Sequence[str], make: Callable[[], Activations]) -> Activations:
+        keys.append(key_of(backbone.info, digest))
+        return store.get_or_make(keys[-1], ids, make)
+
     def embedding(what: str, cache: PixelCache) -> np.ndarray:
         ids = [item.id for item in cache.items]
-        key = key_of(backbone.info, cache.digest)
-        return store.get_or_make(key, ids, lambda: extract(backbone, cache, progress=on_progress(what))).embedding
+        return kept(cache.digest, ids, lambda: extract(backbone, cache, progress=on_progress(what))).embedding
 
     def probe() -> Activations:
         test = extract(
@@ -50,7 +59,8 @@ def take_reference(
         return inputs.probe_activations(test)
 
     return Reference(
-        store.get_or_make(key_of(backbone.info, inputs.probe_digest), inputs.probe_ids, probe),
+        kept(inputs.probe_digest, inputs.probe_ids, probe),
         {split: embedding(f"{split} images", cache) for split, cache in inputs.splits.items()},
         embedding("origin images", inputs.origin) if inputs.origin else None,
+        tuple(keys),
     )

@@ -5,6 +5,7 @@ The order of writing is what survives a crash: results first, then the resume po
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ import numpy as np
 import torch
 
 from engine.activations.store import Activations, ActivationStore, activation_key
-from engine.errors import DamagedError, TrainingError
+from engine.errors import DamagedError, DeviceMemoryError
+from engine.fault_points import reach
 from engine.files import sha256_file
 from engine.finetune.checkpoints import Checkpoints, ResumePoint
 from engine.finetune.evaluate import classification_metrics, layer_metrics
@@ -27,8 +29,8 @@ from engine.finetune.reference import Reference, load_reference_backbone
 from engine.measures import Comparison
 from engine.measures.check import Layer, as_layer
 from engine.quality import knn_accuracy
-from engine.runs.record import RunRecord, State, write_record
-from engine.runs.results import RESULTS_FILE, Results, SimilarityKey, read_results, write_results
+from engine.runs.record import RunRecord, Session, State, write_record
+from engine.runs.results import HISTORY_FILE, RESULTS_FILE, Results, SimilarityKey, read_results, write_results
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +47,14 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a run happens: the device, its precision, the inputs, θ* and the activation store."""
+    """Where a run happens: the device, its precision, the inputs, θ*, the activation store, and the process."""
 
     device: torch.device
     precision: str
     inputs: Inputs
     reference: Reference
     store: ActivationStore
+    session: Session
 
 
 def execute_run(run_path: Path, record: RunRecord, bench: Bench, watcher: Watcher) -> RunRecord:
@@ -60,22 +63,25 @@ def execute_run(run_path: Path, record: RunRecord, bench: Bench, watcher: Watche
     Returns:
         The record as it was written last: done, or stopped if the watcher asked for it.
     Raises:
-        TrainingError: the loss is not finite, or the device's memory is too small.
-        MachineError: the disk is full.
+        TrainingError: the loss is not finite.
+        DeviceMemoryError: the device's memory is too small, now or at all.
+        NoSpaceError: the disk is full.
     """
     try:
         return _Run(run_path, record, bench, watcher).execute()
     except torch.OutOfMemoryError as error:
         size = record.spec.finetune.batch_size
-        raise TrainingError(
+        raise DeviceMemoryError(
             record.run_id,
             f"{bench.device} is out of memory at batch_size = {size}",
-            f"start the study in a new folder with finetune.batch_size = {max(1, size // 2)}, or free the device",
+            f"free the device and run the study again, or start it in a new folder with finetune.batch_size = "
+            f"{max(1, size // 2)}",
         ) from error
 
 
 class _Run:
     def __init__(self, run_path: Path, record: RunRecord, bench: Bench, watcher: Watcher) -> None:
+        self._started_s = time.monotonic()
         self._path, self._record, self._bench, self._watcher = run_path, record, bench, watcher
         self._spec = record.spec
         self._checkpoints = Checkpoints(run_path)
@@ -84,6 +90,7 @@ class _Run:
             self._spec, self._backbone, bench.reference, bench.inputs, bench.precision
         )
         self._results = Results(bench.reference.probe.layers)
+        self._activations = dict.fromkeys(bench.reference.keys, "reference")
         self._comparisons = {
             pooling: Comparison(
                 _layers(bench.reference.probe, pooling, "the pre-trained model"), self._spec.measure.similarity
@@ -93,7 +100,6 @@ class _Run:
 
     def execute(self) -> RunRecord:
         self._continue()
-        self._update(state=State.RUNNING, reason="")
         if self._results.n_epochs == 0:
             self._finish_epoch(0, {"train_loss": self._learner.train_loss()})
         for epoch in range(self._results.n_epochs, self._spec.epochs + 1):
@@ -104,8 +110,10 @@ class _Run:
             self._finish_epoch(epoch, {"train_loss": self._train(epoch)})
             seconds = round(time.monotonic() - started_s, 3)
             self._update(epoch_seconds=(*self._record.epoch_seconds, seconds))
+        # Done first: with the resume points gone, a run that is not done would start again.
+        self._update(state=State.DONE, files=self._files())
+        reach("run:done")
         self._checkpoints.drop_resume_points()
-        self._update(state=State.DONE, results_sha256=sha256_file(self._path / RESULTS_FILE))
         return self._record
 
     def _continue(self) -> None:
@@ -113,27 +121,39 @@ class _Run:
         results = _readable_results(self._path)
         point = self._checkpoints.load_resume_point(up_to=results.n_epochs - 1) if results else None
         if results is None or point is None:
-            self._update(epochs_done=-1, first={}, last={}, epoch_seconds=())
+            self._begin_session(0, epochs_done=-1, first={}, last={}, epoch_seconds=())
             return
         self._learner.trainer.restore(point.tensors)
         self._results = results.first_epochs(point.epoch + 1)
-        self._update(
+        self._begin_session(
+            point.epoch + 1,
             epochs_done=point.epoch,
             first=self._metrics(0),
             last=self._metrics(point.epoch),
             epoch_seconds=self._record.epoch_seconds[: point.epoch],
         )
 
+    def _begin_session(self, first_epoch: int, **changes: object) -> None:
+        """This process is the last of the sessions; earlier ones of which nothing is kept are left out."""
+        earlier = tuple(each for each in self._record.sessions if each.first_epoch < first_epoch)
+        session = dataclasses.replace(self._bench.session, first_epoch=first_epoch)
+        made = {key: role for key, role in self._record.activations.items() if _epoch_of(role) < first_epoch}
+        self._activations |= made
+        self._update(state=State.RUNNING, reason="", sessions=(*earlier, session), **changes)
+
     def _train(self, epoch: int) -> float:
         started_s = time.monotonic()
 
         def report(step: int, n_steps: int, n_images: int, loss: float) -> None:
             self._watcher.step(epoch, step, n_steps, n_images / (time.monotonic() - started_s), loss)
+            reach("train:step")
 
         return self._learner.trainer.train_epoch(epoch, report)
 
     def _finish_epoch(self, epoch: int, quality: Mapping[str, float]) -> None:
+        reach("epoch:trained")
         seen = self._learner.observe()
+        reach("epoch:observed")
         is_end = epoch in (0, self._spec.epochs)
         found = {**quality, **self._quality(seen), "origin_knn": self._origin_knn() if is_end else None}
         layers = layer_metrics(seen.probe.pooled, self._spec.measure.quality)
@@ -176,6 +196,7 @@ class _Run:
             weights_sha256 = sha256_file(self._checkpoints.weights_path(epoch))
             key = activation_key(weights_sha256, self._bench.inputs.probe_digest, (self._backbone.info.name,))
             self._bench.store.save(key, probe)
+            self._activations[key] = f"epoch {epoch}"
 
     def _metrics(self, epoch: int) -> dict[str, float | None]:
         """All metrics of an epoch, with the mean similarity of the layers, as `run.json` shows them."""
@@ -184,8 +205,16 @@ class _Run:
             found[f"{key.measure}_{key.pooling}"] = _or_none(np.diagonal(matrices[epoch]).astype(np.float64).mean())
         return found
 
+    def _files(self) -> dict[str, str]:
+        """SHA-256 of what stays of the run, by its name in the folder."""
+        names = [RESULTS_FILE, HISTORY_FILE, *sorted(f"checkpoints/{p.name}" for p in self._checkpoints.kept())]
+        return {name: sha256_file(self._path / name) for name in names}
+
     def _update(self, **changes: object) -> None:
-        self._record = self._record.with_(**changes)
+        self._record = self._record.with_(**changes, activations=dict(self._activations))
+        *earlier, session = self._record.sessions
+        seconds = round(time.monotonic() - self._started_s, 3)
+        self._record = self._record.with_(sessions=(*earlier, dataclasses.replace(session, seconds=seconds)))
         write_record(self._path, self._record)
 
 
@@ -197,6 +226,12 @@ def _readable_results(run_path: Path) -> Results | None:
     except DamagedError as error:
         _log.warning("%s; the run starts again", error)
         return None
+
+
+def _epoch_of(role: str) -> int:
+    """The epoch of an activation file; those of θ* belong to none, and are named anew by each process."""
+    digits = role.removeprefix("epoch ")
+    return int(digits) if digits.isdecimal() else 10**9
 
 
 def _layers(probe: Activations, pooling: str, model: str) -> list[Layer]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.errors import LockedError, MachineError, StudyError
+from engine.errors import DamagedError, LockedError, MachineError, StudyError
 from engine.files import as_machine_error, atomic_write
 from engine.runs.study_folder import StudyFolder
 from engine.study import Study, extended_study, freeze_study, load_study
+
+_SYSTEMD_S = 10.0
+_BEGIN_S = 5.0
 
 
 def make_study_folder(study: Study, path: Path) -> StudyFolder:
@@ -24,7 +32,9 @@ def make_study_folder(study: Study, path: Path) -> StudyFolder:
     """
     frozen_path = path / "study.toml"
     if frozen_path.exists():
-        study = extended_study(load_study(frozen_path), study)
+        # A damaged request is frozen anew: runs of other settings have other names, so nothing can be mixed.
+        with contextlib.suppress(DamagedError):
+            study = extended_study(load_study(frozen_path), study)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StudyError(str(path), "exists and is not a study folder", "give another folder with --out")
     atomic_write(frozen_path, freeze_study(study))
@@ -38,6 +48,70 @@ def start_study(folder: StudyFolder) -> subprocess.Popen[bytes]:
         LockedError: the study is running already.
         MachineError: the folder cannot be written.
     """
+    _make_ready(folder)
+    try:
+        with folder.log_path.open("ab") as log:
+            return subprocess.Popen(
+                _command(folder), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+    except OSError as error:
+        raise as_machine_error(error, folder.log_path) from error
+
+
+def detach_study(folder: StudyFolder) -> None:
+    """Starts the scheduler where nothing that happens to this terminal reaches it; returns when it has begun.
+
+    Under systemd where the user's services go on after logging out ("lingering"), because there a machine may end all
+    other processes of a session; else in a session of its own.
+
+    Raises:
+        LockedError: the study is running already.
+        MachineError: the folder cannot be written.
+    """
+    if survives_as_service():
+        _make_ready(folder)
+        if _as_service(folder):
+            _wait_until_begun(folder, lambda: True)
+            return
+    process = start_study(folder)
+    _wait_until_begun(folder, lambda: process.poll() is None)
+
+
+def survives_as_service() -> bool:
+    """Whether systemd runs this user's services, and keeps them when the user logs out."""
+    if shutil.which("systemd-run") is None or shutil.which("loginctl") is None:
+        return False
+    command = ["loginctl", "show-user", getpass.getuser(), "--property=Linger", "--value"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_SYSTEMD_S, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and done.stdout.strip() == "yes"
+
+
+def _as_service(folder: StudyFolder) -> bool:
+    """Asks systemd to run the scheduler, with this environment; False where it does not."""
+    kept = [
+        f"--setenv={name}={value}" for name, value in os.environ.items() if name.isidentifier() and "\n" not in value
+    ]
+    log_path = folder.log_path.resolve()
+    command = ["systemd-run", "--user", "--quiet", "--collect", f"--working-directory={Path.cwd()}"]
+    command += [f"--property=StandardOutput=append:{log_path}", f"--property=StandardError=append:{log_path}"]
+    try:
+        done = subprocess.run(
+            [*command, *kept, "--", *_command(folder)], capture_output=True, timeout=_SYSTEMD_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _command(folder: StudyFolder) -> list[str]:
+    return [sys.executable, "-m", "engine.jobs.scheduler", str(folder.path.resolve())]
+
+
+def _make_ready(folder: StudyFolder) -> None:
+    """Refuses what cannot be started, and forgets what was asked of, and said by, the process before."""
     holder = folder.running_by()
     if holder is not None:
         raise LockedError(
@@ -50,16 +124,16 @@ def start_study(folder: StudyFolder) -> subprocess.Popen[bytes]:
     try:
         folder.stop_path.unlink(missing_ok=True)
         folder.stage_path.unlink(missing_ok=True)
-        with folder.log_path.open("ab") as log:
-            return subprocess.Popen(
-                [sys.executable, "-m", "engine.jobs.scheduler", str(folder.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        folder.log_path.touch()
     except OSError as error:
         raise as_machine_error(error, folder.log_path) from error
+
+
+def _wait_until_begun(folder: StudyFolder, is_alive: Callable[[], bool]) -> None:
+    """Until the scheduler holds the study, has said something or has ended; a slow machine is not waited for."""
+    end_s = time.monotonic() + _BEGIN_S
+    while time.monotonic() < end_s and is_alive() and folder.running_by() is None and not folder.stage_path.exists():
+        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -69,11 +143,11 @@ class Stopping:
     was_running: bool
 
 
-def stop_study(folder: StudyFolder) -> Stopping:
-    """Asks a running study to stop at the next epoch of each run."""
+def stop_study(folder: StudyFolder, *, now: bool = False) -> Stopping:
+    """Asks a running study to stop: at the next epoch of each run, or at once, losing the epoch that has begun."""
     if folder.running_by() is None:
         return Stopping(False)
-    atomic_write(folder.stop_path, "stop\n")
+    atomic_write(folder.stop_path, "now\n" if now else "at the next epoch\n")
     return Stopping(True)
 
 

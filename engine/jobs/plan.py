@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import DamagedError
-from engine.files import read_json, write_json
+from engine.sealed import read_sealed_json, write_sealed_json
 
 PLAN_FILE = "plan.json"
 
@@ -25,7 +25,7 @@ class Plan:
 
 def write_plan(path: Path, plan: Plan) -> None:
     """Writes the plan, whole."""
-    write_json(path, asdict(plan))
+    write_sealed_json(path, asdict(plan))
 
 
 def read_plan(path: Path) -> Plan:
@@ -34,7 +34,7 @@ def read_plan(path: Path) -> Plan:
     Raises:
         DamagedError: the file is not a plan.
     """
-    raw = read_json(path, "run the study again")
+    raw = read_sealed_json(path, "run the study again")
     try:
         return Plan(**{**raw, "devices": tuple(raw["devices"])})
     except (TypeError, KeyError) as error:

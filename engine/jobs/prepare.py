@@ -35,9 +35,11 @@ class Preparation:
     """Prepares a study, and gives every worker what was prepared."""
 
     def __init__(self, folder: StudyFolder, *, reports: bool) -> None:
+        """`reports`: this process prepares for all, so it says what it does and reads every byte of old caches."""
         self._folder = folder
         self._study = folder.study
         self._stage = Throttled(folder.stage_path) if reports else None
+        self._checks = reports
 
     def prepare(self) -> None:
         """Reads, decodes and extracts what is not there yet; writes the plan last."""
@@ -91,7 +93,7 @@ class Preparation:
         return str(path.relative_to(self._folder.path))
 
     def _decode(self, what: str, root: Path, items: tuple[Item, ...], size: int, folder: Path) -> PixelCache:
-        return pixel_cache(root, items, size, folder, progress=self._counter(f"decoding {what}"))
+        return pixel_cache(root, items, size, folder, progress=self._counter(f"decoding {what}"), checks=self._checks)
 
     def _counter(self, name: str) -> Progress:
         return lambda done, total: self._say(name, done, total)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, read_run_progress, read_stage
 from engine.runs.record import RunRecord, State
-from engine.runs.study_folder import StudyFolder
+from engine.runs.study_folder import Listing, StudyFolder
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class StudyProgress:
     failure: Failure | None
 
 
-def study_progress(folder: StudyFolder) -> StudyProgress:
-    """Reads the records and the hints of every run that is going on."""
-    records = folder.listing().records
+def study_progress(folder: StudyFolder, listing: Listing | None = None) -> StudyProgress:
+    """Reads the hints of every run that is going on, and the records where the caller has not read them yet."""
+    records = (listing or folder.listing()).records
     stage = read_stage(folder.stage_path)
     is_running = folder.running_by() is not None
     active = [record for record in records if record.state is State.RUNNING]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,16 +15,19 @@ from collections import Counter
 from pathlib import Path
 from types import FrameType
 
-from engine.errors import LockedError, SimtuiError
+from engine.errors import DamagedError, LockedError, SimtuiError
 from engine.files import sweep_temporary
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.jobs.stage import Failure, Stage, Throttled, read_stage
 from engine.lock import locked
 from engine.runs.record import RUN_FILE, RunRecord, State, read_record, write_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import run_specs
+from engine.study import refuse_other_spec, run_specs
 
+EXIT_PAUSED = 75  # of a worker: no space is left on the disk
 _POLL_S = 0.2
+_PAUSE_POLL_S = 5.0
+_MIN_ROOM_BYTES = 64 << 20
 _MAX_DEATHS_OF_A_RUN = 2
 _MAX_DEATHS_WITHOUT_RUN = 2
 _log = logging.getLogger("simtui.scheduler")
@@ -36,6 +40,9 @@ class Scheduler:
         self._folder = folder
         self._workers: dict[int, subprocess.Popen[bytes]] = {}
         self._deaths: Counter[str] = Counter()
+        self._paused: set[int] = set()
+        self._need_bytes = 0
+        self._looks_again_s = 0.0
         self._is_full = False
         self._stage = Throttled(folder.stage_path)
 
@@ -45,8 +52,9 @@ class Scheduler:
         (self._folder.path / PLAN_FILE).unlink(missing_ok=True)
         self._start(0, prepares=True)
         try:
-            while self._workers:
+            while (self._workers or self._paused) and not self._is_to_end_now():
                 self._start_others()
+                self._start_paused()
                 time.sleep(_POLL_S)
                 for slot, process in list(self._workers.items()):
                     if process.poll() is not None:
@@ -62,6 +70,34 @@ class Scheduler:
             return stage.failure.exit_code
         self._stage.write(Stage("finished"), is_last=True)
         return int(any(record.state is State.FAILED for record in self._folder.listing().records))
+
+    def _is_to_end_now(self) -> bool:
+        try:
+            return self._folder.stop_path.read_text().startswith("now")
+        except OSError:
+            return False
+
+    def _start_paused(self) -> None:
+        """Goes on where a worker found the disk full, as soon as there is the room that it needs."""
+        if not self._paused:
+            return
+        if self._folder.stop_path.exists():
+            self._paused.clear()
+            return
+        if time.monotonic() < self._looks_again_s:
+            return
+        self._looks_again_s = time.monotonic() + _PAUSE_POLL_S
+        if shutil.disk_usage(self._folder.path).free < self._need_bytes:
+            return
+        for slot in sorted(self._paused):
+            self._start(slot, prepares=not (self._folder.path / PLAN_FILE).exists())
+        self._paused.clear()
+
+    def _pause(self, slot: int) -> None:
+        stage = read_stage(self._folder.stage_path)
+        self._need_bytes = max(stage.need_bytes if stage else 0, _MIN_ROOM_BYTES)
+        self._paused.add(slot)
+        self._looks_again_s = time.monotonic() + _PAUSE_POLL_S
 
     def _start(self, slot: int, *, prepares: bool = False) -> None:
         command = [sys.executable, "-m", "engine.jobs.worker", str(self._folder.path), "--slot", str(slot)]
@@ -83,6 +119,9 @@ class Scheduler:
     def _bury(self, slot: int, process: subprocess.Popen[bytes]) -> None:
         """What a worker's end means: nothing where it ended by itself, else a run that is tried once more."""
         if process.returncode == 0:
+            return
+        if process.returncode == EXIT_PAUSED:
+            self._pause(slot)
             return
         stage = read_stage(self._folder.stage_path)
         if stage and stage.failure:
@@ -107,12 +146,23 @@ class Scheduler:
 
 
 def queue_runs(folder: StudyFolder) -> None:
-    """Every run of the study gets its folder; what was stopped, interrupted or has failed is queued again."""
+    """Every run of the study gets its folder; what was stopped, interrupted or has failed is queued again.
+
+    Raises:
+        StudyError: a run's folder holds other settings than its name says.
+    """
     for spec in run_specs(folder.study):
         path = folder.run_path(spec.run_id)
-        record = read_record(path) if (path / RUN_FILE).exists() else RunRecord(spec.run_id, spec)
-        if record.state is not State.DONE:
-            write_record(path, record.with_(state=State.QUEUED, reason="", spec=spec))
+        try:
+            record = read_record(path) if (path / RUN_FILE).exists() else RunRecord(spec.run_id, spec)
+        except DamagedError as error:
+            _log.error("%s", error)  # named by `status` and `verify`; the other runs go on
+            continue
+        if record.state is State.DONE:
+            shutil.rmtree(path / "checkpoints" / "last", ignore_errors=True)
+        else:
+            refuse_other_spec(record.spec, spec)
+            write_record(path, record.with_(state=State.QUEUED, reason="", spec=spec, attempts=0))
 
 
 def _cause(returncode: int) -> str:

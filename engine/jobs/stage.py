@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine.errors import SimtuiError
+from engine.files import write_hint
 
 _INTERVAL_S = 0.5
 PROGRESS_FILE = "progress.json"
@@ -36,12 +37,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Stage:
-    """What the study does now: `done` of `total` things; `total` 0 where it cannot be counted."""
+    """What the study does now: `done` of `total` things; `total` 0 where it cannot be counted.
+
+    `need_bytes`: the room on the disk that it waits for.
+    """
 
     name: str
     done: int = 0
     total: int = 0
     n_workers: int = 1
+    need_bytes: int = 0
     failure: Failure | None = None
 
 
@@ -70,9 +75,7 @@ class Throttled:
         if not is_last and now_s - self._written_s < _INTERVAL_S:
             return
         self._written_s = now_s
-        temp_path = self._path.with_name(f"{self._path.name}.tmp-hint")
-        temp_path.write_text(json.dumps(asdict(value)))
-        temp_path.replace(self._path)
+        write_hint(self._path, json.dumps(asdict(value)))
 
 
 def read_stage(path: Path) -> Stage | None:

@@ -1,16 +1,22 @@
 """Takes the runs of a study one after another on one device: `python -m engine.jobs.worker STUDY --slot N [--prepare]`.
 
-A run is claimed by its lock, so any number of workers share the queue without a server.
+A run is claimed by its lock, so any number of workers share the queue without a server. Exit code 75: no space is left
+on the disk; what was being done can go on when there is.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import platform
+import shlex
 import signal
+import socket
 import sys
+import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -18,20 +24,32 @@ from types import FrameType
 import torch
 
 from engine.activations.store import ActivationStore
-from engine.errors import LockedError, MachineError, SimtuiError
+from engine.errors import (
+    DamagedError,
+    DeviceMemoryError,
+    LockedError,
+    MachineError,
+    NoSpaceError,
+    SimtuiError,
+    StudyError,
+)
 from engine.finetune.inputs import Inputs
 from engine.finetune.learner import learning_rate
 from engine.finetune.reference import load_reference_backbone
 from engine.finetune.run import Bench, execute_run
 from engine.jobs.plan import PLAN_FILE, Plan, read_plan
 from engine.jobs.prepare import Preparation
+from engine.jobs.scheduler import EXIT_PAUSED
 from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, Stage, Throttled
 from engine.lock import locked
-from engine.runs.record import Provenance, RunRecord, State, read_record, write_record
+from engine.runs.record import Provenance, RunRecord, Session, State, read_record, write_record
 from engine.runs.study_folder import StudyFolder
 from engine.study import run_specs
 
 _PACKAGES = ("simtui", "torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
+MAX_ATTEMPTS = 3
+_RETRY_AFTER_S = 60.0
+_DEVICE_IS_LOST: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasattr(torch, "AcceleratorError") else ()
 _log = logging.getLogger("simtui.worker")
 
 
@@ -66,38 +84,66 @@ class Worker:
             torch.cuda.set_device(self._device)
 
     def run(self) -> None:
-        """Takes every run that nobody has taken, in the order of the study."""
+        """Takes every run that nobody has taken, in the order of the study; what failed but may pass comes again."""
+        while self._take_runs():
+            self._wait(_RETRY_AFTER_S)
+
+    def _take_runs(self) -> bool:
+        """Goes through the runs once; returns whether one of them is to be tried again."""
+        comes_again = False
         for spec in run_specs(self._folder.study):
             if self._folder.stop_path.exists():
-                return
+                return False
             path = self._folder.run_path(spec.run_id)
             try:
                 with locked(path / "run.lock"):
                     record = read_record(path)
                     # Interrupted: the scheduler has started this worker for one that died.
                     if record.state in (State.QUEUED, State.RUNNING):
-                        self._run(path, record)
+                        comes_again |= self._run(path, record) is State.QUEUED
             except LockedError:
                 continue
+            except DamagedError as error:
+                _log.error("%s", error)  # its folder stays as it is, for the user to look at; the others go on
+        return comes_again
 
-    def _run(self, path: Path, record: RunRecord) -> None:
-        """Expected failures end the run, not the worker; a full disk ends all of them."""
+    def _wait(self, seconds: float) -> None:
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s and not self._folder.stop_path.exists():
+            time.sleep(0.2)
+
+    def _run(self, path: Path, record: RunRecord) -> State:
+        """Expected failures end the run, not the worker; a full disk or a broken machine ends this process."""
         try:
-            execute_run(path, *self._bench(record), _Watcher(self._folder, path, record.spec.epochs))
+            return execute_run(path, *self._bench(record), _Watcher(self._folder, path, record.spec.epochs)).state
+        except NoSpaceError as error:
+            self._end(path, State.QUEUED, f"paused: {error.problem}")
+            raise
         except MachineError:
             self._end(path, State.STOPPED, "the machine could not go on")
             raise
+        except DeviceMemoryError as error:
+            return self._try_again(path, error)
         except SimtuiError as error:
             _log.error("%s: %s", record.run_id, error)
-            self._end(path, State.FAILED, str(error).replace("\n  ", "; "))
+            return self._end(path, State.FAILED, one_line(error))
         except Stopped:
             self._end(path, State.STOPPED, "stopped by a signal")
             raise
+        except _DEVICE_IS_LOST:
+            raise  # the device's state in this process is lost: the scheduler starts another, and counts
         except Exception as error:
             _log.exception("%s failed", record.run_id)
-            self._end(path, State.FAILED, f"{type(error).__name__}: {error}; see {self._folder.log_path}")
+            return self._end(path, State.FAILED, f"{type(error).__name__}: {error}; see {self._folder.log_path}")
         finally:
             (path / PROGRESS_FILE).unlink(missing_ok=True)
+
+    def _try_again(self, path: Path, error: SimtuiError) -> State:
+        attempts = read_record(path).attempts + 1
+        _log.warning("%s, attempt %d of %d", error, attempts, MAX_ATTEMPTS)
+        if attempts < MAX_ATTEMPTS:
+            return self._end(path, State.QUEUED, f"is tried again: {one_line(error)}", attempts=attempts)
+        return self._end(path, State.FAILED, f"{attempts} times: {one_line(error)}", attempts=attempts)
 
     def _bench(self, record: RunRecord) -> tuple[RunRecord, Bench]:
         backbone = load_reference_backbone(record.spec.backbone, self._device)
@@ -106,6 +152,9 @@ class Worker:
         info, spec = backbone.info, record.spec
         provenance = replace(
             _of_inputs(inputs),
+            dataset_path=self._folder.study.data.path,
+            origin_path=self._folder.study.origin.path if self._folder.study.origin else "",
+            command=f"simtui run {shlex.quote(str(self._folder.study_file_path.resolve()))} --out NEW_FOLDER",
             paradigm=info.paradigm,
             input_size=info.input_size,
             layers=reference.probe.layers,
@@ -113,18 +162,61 @@ class Worker:
             n_features=info.n_features,
             weights_source=info.weights_source,
             weights_sha256=info.weights_sha256 or "",
+            learning_rate=learning_rate(spec),
+        )
+        session = self._session()
+        refuse_other_settings(record, provenance, session)
+        store = ActivationStore(self._folder.activations_path)
+        bench = Bench(self._device, self._plan.precision, inputs, reference, store, session)
+        return record.with_(provenance=provenance), bench
+
+    def _session(self) -> Session:
+        return Session(
+            first_epoch=0,
+            host=socket.gethostname(),
             device=_device_name(self._device),
             precision=self._plan.precision,
             threads=self._plan.threads,
-            learning_rate=learning_rate(spec),
             versions={package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        store = ActivationStore(self._folder.activations_path)
-        bench = Bench(self._device, self._plan.precision, inputs, reference, store)
-        return record.with_(provenance=provenance), bench
 
-    def _end(self, path: Path, state: State, reason: str) -> None:
-        write_record(path, read_record(path).with_(state=state, reason=reason))
+    def _end(self, path: Path, state: State, reason: str, **changes: object) -> State:
+        """Where even this cannot be written, the run shows as interrupted, and continues like one that was stopped."""
+        with contextlib.suppress(MachineError):
+            write_record(path, read_record(path).with_(state=state, reason=reason, **changes))
+        return state
+
+
+def refuse_other_settings(record: RunRecord, now: Provenance, session: Session) -> None:
+    """What a run is made of must stay what it was when its first epochs were computed.
+
+    Raises:
+        StudyError: names the first thing that differs.
+    """
+    if record.epochs_done < 0 or not record.sessions:
+        return
+    was, last = record.provenance, record.sessions[-1]
+    for what, before, after in (
+        ("the weights of the backbone", was.weights_sha256, now.weights_sha256),
+        ("the training, validation and test images", was.manifest_digest, now.manifest_digest),
+        ("the probe images", was.probe_digest, now.probe_digest),
+        ("the origin images", was.origin_digest, now.origin_digest),
+        ("the input size", was.input_size, now.input_size),
+        ("the precision of training", last.precision, session.precision),
+    ):
+        if before != after:
+            raise StudyError(
+                record.run_id,
+                f"{what} differ from those of its first {record.epochs_done} epochs (were {str(before)[:16]}, are "
+                f"{str(after)[:16]})",
+                "put them back, or remove the run's folder to compute it anew",
+            )
+
+
+def one_line(error: SimtuiError) -> str:
+    """An error with its fix, for where there is one line."""
+    return f"{error.where}: {error.problem}; fix: {error.fix}"
 
 
 def _of_inputs(inputs: Inputs) -> Provenance:
@@ -170,6 +262,10 @@ def main(arguments: list[str]) -> int:
         if options.prepare:
             Preparation(folder, reports=True).prepare()
         Worker(folder, options.slot).run()
+    except NoSpaceError as error:
+        _log.error("%s", error)
+        Throttled(folder.stage_path).write(Stage(f"paused: {error.problem}", need_bytes=error.need_bytes), is_last=True)
+        return EXIT_PAUSED
     except SimtuiError as error:
         _log.error("%s", error)
         Throttled(folder.stage_path).write(Stage("failed", failure=Failure.of(error)), is_last=True)

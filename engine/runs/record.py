@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -12,11 +13,14 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import DamagedError
-from engine.files import read_json, write_json
+from engine.sealed import read_sealed_json, write_sealed_json
 from engine.study import RunSpec
 
 RUN_FILE = "run.json"
-SCHEMA = 1
+# 1: device, precision, threads and versions under provenance, no digest. 2: a session for each process that worked on
+# the run, digests of its files and of this one.
+SCHEMA = 2
+_SEALED_SINCE = 2
 
 
 class State(StrEnum):
@@ -52,16 +56,35 @@ class Provenance:
     n_classes: int = 0
     dataset_is_synthetic: bool = False
     origin_is_synthetic: bool = False
-    device: str = ""
-    precision: str = ""
-    threads: int = 0
+    dataset_path: str = ""
+    origin_path: str = ""
     learning_rate: float = 0.0
-    versions: dict[str, str] = field(default_factory=dict)
+    command: str = ""
+
+
+@dataclass(frozen=True)
+class Session:
+    """One process that worked on a run: where it ran, with what, and for how long (by a clock that is never set)."""
+
+    first_epoch: int
+    host: str
+    device: str
+    precision: str
+    threads: int
+    versions: dict[str, str]
+    started_at: str = ""
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run as it stands on disk. `first` and `last` hold the metrics of epoch 0 and of the last finished epoch."""
+    """One run as it stands on disk.
+
+    `first` and `last` hold the metrics of epoch 0 and of the last finished epoch. `activations` are the
+    activation files that belong to the run, by key: "reference" for those of the pre-trained model, else its epoch.
+    `files` are the SHA-256 of what lies in its own folder once it is done. `attempts` counts the failures that may
+    pass since the run was last asked for.
+    """
 
     run_id: str
     spec: RunSpec
@@ -71,7 +94,10 @@ class RunRecord:
     first: dict[str, float | None] = field(default_factory=dict)
     last: dict[str, float | None] = field(default_factory=dict)
     epoch_seconds: tuple[float, ...] = ()
-    results_sha256: str = ""
+    attempts: int = 0
+    activations: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    sessions: tuple[Session, ...] = ()
     provenance: Provenance = Provenance()
     schema: int = SCHEMA
 
@@ -95,12 +121,13 @@ def read_record(run_path: Path) -> RunRecord:
         DamagedError: unreadable, of a newer schema, or not what it claims to be.
     """
     path = run_path / RUN_FILE
-    remake = f'remove the folder "{run_path.name}" and run the study again; only this run is computed anew'
-    raw = read_json(path, remake)
-    if isinstance(raw, dict) and isinstance(raw.get("schema"), int) and raw["schema"] > SCHEMA:
-        raise DamagedError(
-            str(path), f"written by schema {raw['schema']}; this simtui reads up to {SCHEMA}", "upgrade simtui"
-        )
+    remake = remake_run(run_path)
+    raw = read_sealed_json(path, remake, sealed_since=_SEALED_SINCE)
+    schema = raw.get("schema")
+    if isinstance(schema, int) and schema > SCHEMA:
+        raise DamagedError(str(path), f"written by schema {schema}; this simtui reads up to {SCHEMA}", "upgrade simtui")
+    if schema == 1:
+        _upgrade_from_1(raw)
     try:
         return _adapter().validate_python(raw)
     except ValidationError as error:
@@ -116,7 +143,24 @@ def write_record(run_path: Path, record: RunRecord) -> None:
         metrics.update(
             {name: None for name, value in metrics.items() if value is not None and not math.isfinite(value)}
         )
-    write_json(run_path / RUN_FILE, raw)
+    write_sealed_json(run_path / RUN_FILE, raw)
+
+
+def remake_run(run_path: Path) -> str:
+    """What computes one run anew and leaves all others as they are."""
+    return f"rm -r {shlex.quote(str(run_path))} && simtui run {shlex.quote(str(run_path.parent.parent))}"
+
+
+def _upgrade_from_1(raw: dict[str, Any]) -> None:
+    provenance = raw.get("provenance")
+    if isinstance(provenance, dict):
+        moved = {name: provenance.pop(name, "") for name in ("device", "precision")}
+        moved |= {"threads": provenance.pop("threads", 0), "versions": provenance.pop("versions", {})}
+        if moved["device"]:  # else no process has worked on it yet
+            raw["sessions"] = [{"first_epoch": 0, "host": "", **moved}]
+    sha256 = raw.pop("results_sha256", "")
+    raw["files"] = {"results.h5": sha256} if sha256 else {}
+    raw["schema"] = SCHEMA
 
 
 def _adapter() -> TypeAdapter[RunRecord]:

@@ -14,6 +14,7 @@ import numpy as np
 from engine.errors import DamagedError
 from engine.files import atomic_write
 from engine.hdf5 import NamedArray, open_arrays, write_arrays
+from engine.runs.record import remake_run
 
 RESULTS_FILE = "results.h5"
 HISTORY_FILE = "history.csv"
@@ -92,7 +93,7 @@ def write_results(run_path: Path, results: Results) -> None:
     write_arrays(
         run_path / RESULTS_FILE, arrays, {"epoch": epochs, "layer_ref": layers, "layer": layers}, {"kind": "results"}
     )
-    atomic_write(run_path / HISTORY_FILE, _history(results.n_epochs, quality))
+    atomic_write(run_path / HISTORY_FILE, history_csv(results))
 
 
 def read_results(run_path: Path) -> Results:
@@ -101,7 +102,7 @@ def read_results(run_path: Path) -> Results:
     Raises:
         DamagedError: missing, damaged, or shapes that do not fit together.
     """
-    remake = f'remove the folder "{run_path.name}" and run the study again; only this run is computed anew'
+    remake = remake_run(run_path)
     path = run_path / RESULTS_FILE
     with open_arrays(path, remake) as file:
         layers = file.strings("/layer")
@@ -126,7 +127,10 @@ def read_results(run_path: Path) -> Results:
     return Results(layers, similarity, quality, layer_quality)
 
 
-def _history(n_epochs: int, quality: Mapping[str, np.ndarray]) -> str:
+def history_csv(results: Results) -> str:
+    """The text of `history.csv`: quality by epoch, for people and spreadsheets; it follows from the results."""
+    n_epochs = results.n_epochs
+    quality = dict(sorted(results.quality.items(), key=lambda item: _place(item[0])))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["epoch", *quality])

@@ -6,19 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from engine.errors import DamagedError, SimtuiError, StudyError
+from engine.errors import StudyError
 from engine.lock import Holder, holder_of
+from engine.runs.catalog import Catalog, DamagedRun, wrong_folder
 from engine.runs.record import RUN_FILE, RunRecord, State, read_record
 from engine.runs.results import Results, read_results
 from engine.study import Study, load_study
-
-
-@dataclass(frozen=True)
-class DamagedRun:
-    """A run folder that cannot be read, and why."""
-
-    run_id: str
-    error: SimtuiError
 
 
 @dataclass(frozen=True)
@@ -30,7 +23,7 @@ class Listing:
 
 
 class StudyFolder:
-    """One study on disk, for reading; nothing here writes.
+    """One study on disk, for reading; nothing here writes but the catalog.
 
     Raises:
         StudyError: the folder is not a study.
@@ -38,6 +31,7 @@ class StudyFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._catalog = Catalog(path)
         if not self.study_file_path.is_file():
             raise StudyError(
                 str(path), "not a study folder (no study.toml in it)", "give the folder that `simtui run` made"
@@ -75,7 +69,7 @@ class StudyFolder:
 
     @property
     def stop_path(self) -> Path:
-        """Its presence asks the running study to stop at the next epoch."""
+        """Its presence asks the running study to stop: at the next epoch, or at once where it says "now"."""
         return self.path / "stop"
 
     @property
@@ -92,21 +86,24 @@ class StudyFolder:
         """The folder of a run."""
         return self.runs_path / run_id
 
+    def run_lock_path(self, run_id: str) -> Path:
+        """Held by the process that works on a run."""
+        return self.run_path(run_id) / "run.lock"
+
     def running_by(self) -> Holder | None:
         """The process that runs the study now, if any."""
         return holder_of(self.lock_path)
 
     def listing(self) -> Listing:
-        """All runs, in the order of their folder names; a run that nobody runs any more shows as interrupted."""
-        records: list[RunRecord] = []
-        damaged: list[DamagedRun] = []
-        folders = sorted(path for path in self.runs_path.glob("*") if (path / RUN_FILE).exists())
-        for path in folders:
-            try:
-                records.append(self._seen(read_record(path), path))
-            except SimtuiError as error:
-                damaged.append(DamagedRun(path.name, error))
-        return Listing(tuple(records), tuple(damaged))
+        """All runs, in the order of their folder names; a run that nobody runs any more shows as interrupted.
+
+        What has not changed since the last call, or since the catalog was written, is not read again.
+        """
+        found = [entry for _, entry in self._catalog.entries().values()]
+        return Listing(
+            tuple(self._seen(each) for each in found if isinstance(each, RunRecord)),
+            tuple(each for each in found if isinstance(each, DamagedRun)),
+        )
 
     def record(self, run_id: str) -> RunRecord:
         """One run's record as it stands.
@@ -118,7 +115,10 @@ class StudyFolder:
         path = self.run_path(run_id)
         if not (path / RUN_FILE).exists():
             raise StudyError(run_id, "no such run in this study", "see the names with `simtui export STUDY runs`")
-        return self._seen(read_record(path), path)
+        record = read_record(path)
+        if record.run_id != run_id:
+            raise wrong_folder(path, record)
+        return self._seen(record)
 
     def results(self, run_id: str) -> Results:
         """One run's results.
@@ -128,9 +128,7 @@ class StudyFolder:
         """
         return read_results(self.run_path(run_id))
 
-    def _seen(self, record: RunRecord, path: Path) -> RunRecord:
-        if record.run_id != path.name:
-            raise DamagedError(str(path), f"holds the run {record.run_id!r}", "give the folder its own name back")
-        if record.state is State.RUNNING and holder_of(path / "run.lock") is None:
+    def _seen(self, record: RunRecord) -> RunRecord:
+        if record.state is State.RUNNING and holder_of(self.run_lock_path(record.run_id)) is None:
             return record.with_(state=State.INTERRUPTED, reason="the process that ran it has ended")
         return record

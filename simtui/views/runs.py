@@ -9,8 +9,8 @@ from rich.cells import cell_len
 from engine.analysis.estimators import caution, label_of, measures_of, short_of
 from engine.analysis.runs import runs_table
 from engine.analysis.table import Table
+from engine.runs.catalog import DamagedRun
 from engine.runs.record import RunRecord, State
-from engine.runs.study_folder import DamagedRun
 from simtui.reader import Snapshot
 from simtui.safe_text import fitted, safe, short_names
 from simtui.views.parts import (

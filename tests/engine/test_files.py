@@ -23,7 +23,10 @@ def test_a_file_that_fails_half_way_leaves_the_old_one_and_no_trace(tmp_path: Pa
 
 def test_a_full_disk_is_said_with_the_room_there_is(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.bin"
-    with pytest.raises(MachineError, match=r"no space left \(free \d+ MB\)") as caught, atomic_path(path) as temp_path:
+    with (
+        pytest.raises(MachineError, match=r"no space in .* \(need 4 bytes, free \d+ .B\)") as caught,
+        atomic_path(path) as temp_path,
+    ):
         temp_path.write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert caught.value.exit_code == 4

@@ -350,7 +350,7 @@ class TestStates:
         run_id = run_specs(SMALL)[0].run_id
         (small_study / "runs" / run_id / "results.h5").write_bytes(b"x" * 99)
         async with opened(small_study, view="2") as pilot:
-            assert "results.h5" in text_of(pilot, "nothing") and "fix: remove the folder" in text_of(pilot, "nothing")
+            assert "results.h5" in text_of(pilot, "nothing") and "fix: rm -r " in text_of(pilot, "nothing")
             await press(pilot, "j", "p", "m", "enter", "left_square_bracket")
             await press(pilot, "3")
             assert "1 run with damaged results left out" in text_of(pilot, "warning")
@@ -359,15 +359,15 @@ class TestStates:
         (small_study / "runs" / run_specs(SMALL)[0].run_id / "run.json").write_text("{")
         async with opened(small_study) as pilot:
             await press(pilot, "G")
-            assert "fix: remove the folder" in text_of(pilot, "detail")
+            assert "fix: rm -r " in text_of(pilot, "detail")
             await press(pilot, "enter")
-            assert "fix: remove the folder" in text_of(pilot, "nothing")
+            assert "fix: rm -r " in text_of(pilot, "nothing")
 
     async def test_only_damaged_results_are_an_error_in_the_trajectories_too(self, small_study: Path) -> None:
         for spec in run_specs(SMALL):
             (small_study / "runs" / spec.run_id / "results.h5").write_bytes(b"x")
         async with opened(small_study, view="3") as pilot:
-            assert "fix: remove the folder" in text_of(pilot, "nothing")
+            assert "fix: rm -r " in text_of(pilot, "nothing")
             await press(pilot, "j", "n", "v", "p", "left_square_bracket")
 
     async def test_a_folder_that_is_no_study(self, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_damage_is_an_answer(listening: Listening, small_study: Path) -> None:
     listening.snapshot()
     listening.reader.watch("map", RunQuestion(run_id))
     error = listening.answer().value
-    assert isinstance(error, DamagedError) and "run the study again" in error.fix
+    assert isinstance(error, DamagedError) and "&& simtui run" in error.fix
 
 
 def test_a_damaged_record_does_not_hide_the_others(listening: Listening, small_study: Path) -> None:

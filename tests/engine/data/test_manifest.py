@@ -11,6 +11,7 @@ import pytest
 
 from engine.data.manifest import Item, Manifest, Skipped, read_manifest, refuse_many_skipped, write_manifest
 from engine.errors import DamagedError, DataError
+from engine.sealed import write_sealed_json
 
 HOSTILE_NAMES = [
     "\x1b]0;owned\x07.png",
@@ -78,7 +79,7 @@ def test_of_split_keeps_the_order() -> None:
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"schema": 2}, "written by schema 2; this simtui reads 1"),
+        ({"schema": 3}, "written by schema 3; this simtui reads up to 2"),
         ({"items": []}, "the digest does not match"),
         ({"items": [{"id": "1"}]}, "not a manifest"),
         ({"classes": None}, "not a manifest"),
@@ -87,7 +88,9 @@ def test_of_split_keeps_the_order() -> None:
 def test_damaged_manifest(tmp_path: Path, change: dict[str, object], problem: str) -> None:
     path = tmp_path / "manifest.json"
     write_manifest(path, MANIFEST)
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    content = json.loads(path.read_text()) | change
+    del content["sha256"]
+    write_sealed_json(path, content)
     with pytest.raises(DamagedError, match=problem):
         read_manifest(path)
 

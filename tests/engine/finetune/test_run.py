@@ -22,7 +22,7 @@ from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.jobs.prepare import Preparation
 from engine.jobs.scheduler import queue_runs
-from engine.runs.record import RunRecord, State, read_record, write_record
+from engine.runs.record import RunRecord, Session, State, read_record, write_record
 from engine.runs.results import Results, SimilarityKey, read_results
 from engine.runs.study_folder import StudyFolder
 from engine.study import RunSpec, load_study, run_specs
@@ -60,7 +60,8 @@ class Site:
         inputs = self.preparation.inputs(read_plan(folder.path / PLAN_FILE), backbone.info.input_size)
         reference = self.preparation.reference(backbone, inputs)
         store = ActivationStore(folder.activations_path)
-        self.bench = Bench(torch.device("cpu"), "float32", inputs, reference, store)
+        session = Session(0, "here", "cpu", "float32", 1, {})
+        self.bench = Bench(torch.device("cpu"), "float32", inputs, reference, store, session)
 
     def run(self, path: Path, spec: RunSpec, watcher: Watcher | None = None) -> RunRecord:
         record = read_record(path) if (path / "run.json").exists() else RunRecord(path.name, spec)

@@ -70,7 +70,14 @@ def test_a_study_survives_kills_and_stops_and_ends_as_if_undisturbed(tmp_path: P
 
     provenance = whole.listing().records[0].provenance
     assert (provenance.n_train, provenance.n_probe, provenance.n_classes) == (21, 6, 3)
-    assert provenance.weights_sha256 and provenance.manifest_digest and provenance.versions["torch"]
+    assert provenance.weights_sha256 and provenance.manifest_digest and "study.toml --out" in provenance.command
+    for record in whole.listing().records:
+        (session,) = record.sessions
+        assert session.versions["torch"] and session.host and session.seconds > 0 and session.started_at
+        assert set(record.files) >= {"results.h5", "history.csv", "checkpoints/epoch-003.safetensors"}
+        assert list(record.activations.values()).count("reference") == 5
+    resumed = [record for record in folder.listing().records if len(record.sessions) > 1]
+    assert resumed and all(record.sessions[1].first_epoch > 0 for record in resumed)
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import engine
 from engine.errors import DamagedError, StudyError
 from engine.hdf5 import NamedArray, write_arrays
 from engine.lock import locked
-from engine.runs.record import Provenance, RunRecord, State, read_record, write_record
+from engine.runs.record import Provenance, RunRecord, Session, State, read_record, write_record
 from engine.runs.results import Results, SimilarityKey, read_results, write_results
 from engine.runs.study_folder import StudyFolder
+from engine.sealed import write_sealed_json
 from engine.study import freeze_study, load_study, run_specs
 
 KEY = SimilarityKey("target", "cls", "linear_cka")
@@ -44,27 +45,45 @@ def _results(n_epochs: int) -> Results:
 
 
 def test_a_record_reads_back_equal(folder: StudyFolder) -> None:
-    record = replace(_record(folder), provenance=Provenance(paradigm="supervised", versions={"torch": "2"}))
+    record = replace(_record(folder), provenance=Provenance(paradigm="supervised"))
     write_record(folder.run_path(record.run_id), record)
     assert read_record(folder.run_path(record.run_id)) == record
     assert folder.record(record.run_id) == record
     assert folder.listing().records == (record,)
 
 
+def test_a_record_of_the_first_schema_is_read(folder: StudyFolder) -> None:
+    record = _record(folder)
+    path = folder.run_path(record.run_id) / "run.json"
+    write_record(path.parent, record)
+    raw = json.loads(path.read_text())
+    for name in ("sha256", "sessions", "files", "activations", "attempts"):
+        raw.pop(name)
+    raw["provenance"] |= {"device": "cpu", "precision": "float32", "threads": 2, "versions": {"torch": "2"}}
+    path.write_text(json.dumps(raw | {"schema": 1, "results_sha256": "ab"}))
+    session = Session(0, "", "cpu", "float32", 2, {"torch": "2"})
+    assert read_record(path.parent) == replace(record, sessions=(session,), files={"results.h5": "ab"})
+
+
 def test_a_damaged_record_is_listed_as_damaged_and_the_others_stay(folder: StudyFolder) -> None:
     record = _record(folder)
     write_record(folder.run_path(record.run_id), record)
-    for name, content in {"cut": "{", "wrong": '{"run_id": 3}', "newer": '{"schema": 9}'}.items():
+    for name, content in {"wrong": {"run_id": 3}, "newer": {"schema": 9}}.items():
+        write_sealed_json(folder.run_path(name) / "run.json", content)
+    whole = (folder.run_path(record.run_id) / "run.json").read_text()
+    for name, text in {"cut": "{", "bare": "{}", "changed": whole.replace("done", "gone")}.items():
         folder.run_path(name).mkdir()
-        (folder.run_path(name) / "run.json").write_text(content)
+        (folder.run_path(name) / "run.json").write_text(text)
     copied = folder.run_path("copied")
     write_record(copied, record)
     listing = folder.listing()
     assert listing.records == (record,)
     problems = {damaged.run_id: str(damaged.error) for damaged in listing.damaged}
     assert "not readable as JSON" in problems["cut"]
+    assert "has no digest" in problems["bare"]
+    assert "its digest does not match" in problems["changed"]
     assert "run_id: " in problems["wrong"]
-    assert "written by schema 9; this simtui reads up to 1" in problems["newer"]
+    assert "written by schema 9; this simtui reads up to 2" in problems["newer"]
     assert "holds the run" in problems["copied"]
 
 

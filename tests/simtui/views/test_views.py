@@ -12,9 +12,9 @@ from engine.analysis.trajectory import MEAN_OF_LAYERS
 from engine.errors import DamagedError
 from engine.jobs.progress import StudyProgress
 from engine.jobs.stage import Failure, RunProgress
+from engine.runs.catalog import DamagedRun
 from engine.runs.record import RunRecord, State
 from engine.runs.results import Results, SimilarityKey
-from engine.runs.study_folder import DamagedRun
 from engine.study import MeasureSection, run_specs
 from simtui.reader import Curves, Snapshot
 from simtui.selection import Selection, after
