@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install check clean
+.PHONY: demo test install check faults clean
 
 demo: $(VENV)/.installed
 	$(BIN)/simtui demo
@@ -12,6 +12,10 @@ install: $(VENV)/.installed
 
 test: check
 	$(BIN)/pytest -n auto --dist worksteal
+
+# The long sweeps: kills, full disks, flipped bits, hostile files (about half an hour on 2 cores; as root, with a tmpfs).
+faults: $(VENV)/.installed-test
+	SIMTUI_SWEEP=full $(BIN)/pytest -n auto --dist worksteal -rP tests/faults tests/hostile
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

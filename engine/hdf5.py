@@ -21,7 +21,7 @@ import numpy as np
 from engine.errors import DamagedError
 from engine.files import atomic_path, sha256_file, sync
 from engine.hdf5_seal import Extent, Seal, SealError, block_size_for, read_seal, rest_sha256
-from engine.vetting import is_known, vet
+from engine.vetting import is_known, is_refused, vet
 
 # 1: checksums of HDF5's own on every chunk, none on texts. 2: a seal over everything, arrays in one piece.
 SCHEMA = 2
@@ -175,7 +175,7 @@ def _unknown_beside(path: Path) -> list[tuple[Path, str]]:
             sha256 = seal.digest if seal else sha256_file(other)
         except (SealError, OSError):
             continue  # its own reader says so
-        if not (seal and seal.is_own) and not is_known(sha256):
+        if not (seal and seal.is_own) and not is_known(sha256) and not is_refused(sha256):
             found.append((other, sha256))
     return found
 

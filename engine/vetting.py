@@ -22,9 +22,18 @@ _BASE_S = 30.0
 _BYTES_PER_S = 20e6
 
 
+# What did not pass, for as long as this process lives: it is not read again each time that somebody asks.
+_refused: dict[str, str] = {}
+
+
 def is_known(content_sha256: str) -> bool:
     """Whether a file of this content has passed."""
     return _mark_path(content_sha256).exists()
+
+
+def is_refused(content_sha256: str) -> bool:
+    """Whether a file of this content has been found wanting by this process."""
+    return content_sha256 in _refused
 
 
 def vet(files: Sequence[tuple[Path, str]], remake: str) -> None:
@@ -37,13 +46,18 @@ def vet(files: Sequence[tuple[Path, str]], remake: str) -> None:
     Raises:
         DamagedError: the first did not pass.
     """
-    found = _in_child([path for path, _ in files])
-    for path, sha256 in files:
+    path, sha256 = files[0]
+    if sha256 not in _refused:
+        found = _in_child([path for path, _ in files])
+        for each, each_sha256 in files:
+            if found.get(str(each)) == "":
+                _remember(each_sha256)
+            elif str(each) in found:
+                _refused[each_sha256] = found[str(each)]
         if found.get(str(path)) == "":
-            _remember(sha256)
-    path = files[0][0]
-    if problem := found.get(str(path), "was refused: it could not be read in a process of its own"):
-        raise DamagedError(str(path), problem, remake)
+            return
+    problem = _refused.get(sha256, "was refused: it could not be read in a process of its own")
+    raise DamagedError(str(path), problem, remake)
 
 
 def _in_child(paths: Sequence[Path]) -> dict[str, str]:

@@ -204,6 +204,7 @@ def test_a_file_that_breaks_its_reader_breaks_only_the_child(
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr("engine.vetting._BASE_S", 4.0)
+    monkeypatch.setattr("engine.vetting._refused", {})
     sound = tmp_path / "sound.h5"
     write_arrays(sound, {}, {"x": np.arange(len(body))}, {})
     with pytest.raises(DamagedError, match=problem):

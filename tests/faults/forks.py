@@ -1,7 +1,7 @@
 """Runs a small study in forks of this process, which has torch loaded already: a thousand studies in minutes.
 
-A fork does all that `simtui run` does in its processes (queue the runs, prepare, work), with the same code, and is killed,
-starved of disk space or left alone.
+A fork does all that `simtui run` does in its processes (queue the runs, prepare, work), with the same code, and is
+killed, starved of disk space or left alone.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
 from engine import fault_points
 from engine.backbones import bundled
 from engine.files import sweep_temporary
 from engine.integrity import verify
-from engine.jobs import worker
+from engine.jobs import prepare, worker
 from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import PLAN_FILE
 from engine.jobs.scheduler import queue_runs
@@ -85,7 +83,8 @@ def lasting_files(folder: StudyFolder) -> dict[str, bytes]:
 
 def assert_sound(folder: StudyFolder) -> None:
     """Every file that has its final name is what was written, however the process ended."""
-    assert verify(folder).findings == ()
+    findings = verify(folder).findings
+    assert not findings, findings
 
 
 def assert_ends_as(folder: StudyFolder, undisturbed: dict[str, bytes]) -> None:
@@ -94,7 +93,7 @@ def assert_ends_as(folder: StudyFolder, undisturbed: dict[str, bytes]) -> None:
     found = lasting_files(folder)
     assert found.keys() == undisturbed.keys()
     different = [name for name in found if found[name] != undisturbed[name]]
-    assert different == []
+    assert not different, different
     listing = StudyFolder(folder.path).listing()
     assert {record.state for record in listing.records} == {State.DONE} and listing.damaged == ()
     assert not [path for path in folder.path.rglob("*") if ".tmp-" in path.name or path.name.endswith(".lock")]
@@ -108,7 +107,7 @@ def _as_processes_do(folder: StudyFolder, before: Callable[[], None]) -> int:
     os.dup2(log, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     logging.basicConfig(level=logging.INFO, force=True)
-    torch.set_num_threads(1)
+    prepare._n_cores = lambda: 1  # several studies run at a time
     make_backbone_tiny()
     before()
     with locked(folder.lock_path):

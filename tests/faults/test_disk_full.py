@@ -1,4 +1,4 @@
-"""The disk fills at any moment: nothing with a final name is partial, the user reads how much is missing, and it goes on."""
+"""The disk fills at any moment: no final file is partial, the user reads what is missing, and it goes on."""
 
 from __future__ import annotations
 

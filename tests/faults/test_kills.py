@@ -12,9 +12,9 @@ from tests.faults.forks import assert_ends_as, assert_sound, kills_at, new_folde
 from tests.sweeps import IS_FULL, n_of
 
 # Each is reached at least 13 times in this study.
+FILES = ("*/run.json", "*/results.h5", "*/history.csv", "last/*", "checkpoints/*", "activations/*")
 POINTS = (
-    *(f"{name}:{step}" for name in ("*/run.json", "*/results.h5", "*/history.csv", "last/*", "checkpoints/*", "activations/*")
-      for step in ("begin", "written", "synced", "renamed")),
+    *(f"{name}:{step}" for name in FILES for step in ("begin", "written", "synced", "renamed")),
     "train:step", "epoch:trained", "epoch:observed", "last:pruned",
 )  # fmt: skip
 # Reached less often.
@@ -23,13 +23,11 @@ N_TIMES = 13
 N_RANDOM = n_of(4, 50)
 
 
-@pytest.mark.parametrize(
-    ("point", "number"),
-    [(point, number) for point in POINTS for number in range(1, N_TIMES + 1)] + [(point, 1) for point in RARE]
-    if IS_FULL
-    else [(point, 1 + 5 * i % N_TIMES) for i, point in enumerate(POINTS) if i % 2]
-    + [(point, 1) for point in RARE[-2:]],
-)
+ALL = [(point, number) for point in POINTS for number in range(1, N_TIMES + 1)] + [(point, 1) for point in RARE]
+SAMPLE = [(point, 1 + 5 * i % N_TIMES) for i, point in enumerate(POINTS) if i % 2] + [(point, 1) for point in RARE[-2:]]
+
+
+@pytest.mark.parametrize(("point", "number"), ALL if IS_FULL else SAMPLE)
 def test_a_kill_at_a_named_point_loses_nothing(
     undisturbed: Undisturbed, tmp_path: Path, point: str, number: int
 ) -> None:

@@ -1,1 +1,1 @@
-"""Files that somebody else has made, to mislead or to break; `make faults` runs the long sweeps, `make test` a sample."""
+"""Files made to mislead or to break; `make faults` runs the long sweeps, `make test` a sample."""
