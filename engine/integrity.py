@@ -85,8 +85,8 @@ def _study_checks(folder: StudyFolder) -> Iterator[tuple[Path, Check]]:
 def _run_checks(folder: StudyFolder) -> Iterator[tuple[Path, Check]]:
     for path in sorted(folder.runs_path.glob("*")):
         record_path, results_path = path / RUN_FILE, path / RESULTS_FILE
-        if not path.is_dir():
-            continue
+        if not (record_path.exists() or results_path.exists()):
+            continue  # its process was killed before anything was computed
         record: RunRecord | None = None
         try:
             record = read_record(path)

@@ -21,6 +21,8 @@ from engine.study import Study, extended_study, freeze_study, load_study
 
 _SYSTEMD_S = 10.0
 _BEGIN_S = 5.0
+# Processes that are meant to outlive this one: Python would warn of each as forgotten.
+_left_alone: list[subprocess.Popen[bytes]] = []
 
 
 def make_study_folder(study: Study, path: Path) -> StudyFolder:
@@ -75,6 +77,7 @@ def detach_study(folder: StudyFolder) -> None:
             return
     process = start_study(folder)
     _wait_until_begun(folder, lambda: process.poll() is None)
+    _left_alone.append(process)
 
 
 def survives_as_service() -> bool:

@@ -1,0 +1,121 @@
+"""Where a study goes when it is started: under systemd if that outlives the login, else in a session of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.jobs.launch import detach_study, make_study_folder, start_study, stop_study, survives_as_service
+from engine.jobs.progress import study_progress
+from engine.runs.record import State
+from engine.runs.study_folder import StudyFolder
+from engine.study import load_study
+from tests.studies import write_study
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    return make_study_folder(load_study(write_study(tmp_path, methods=["linear"])), tmp_path / "out put")
+
+
+def _put_on_path(folder: Path, monkeypatch: pytest.MonkeyPatch, **scripts: str) -> None:
+    folder.mkdir()
+    for name, body in scripts.items():
+        path = folder / name.replace("_", "-")
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def _wait(folder: StudyFolder) -> None:
+    end_s = time.monotonic() + 120
+    while folder.running_by() is not None or study_progress(folder).stage != "finished":
+        assert time.monotonic() < end_s, folder.log_path.read_text()
+        time.sleep(0.1)
+
+
+def test_systemd_is_used_where_services_outlive_the_login(
+    folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The stand-in keeps what it is asked, and runs the command as systemd would: away from this process."""
+    run = f'printf "%s\\n" "$@" > {tmp_path}/asked\nwhile [ "$1" != "--" ]; do shift; done; shift\n'
+    run += f"setsid \"$@\" >> '{folder.log_path}' 2>&1 &"
+    _put_on_path(tmp_path / "bin", monkeypatch, loginctl="echo yes", systemd_run=run)
+    monkeypatch.setenv("SIMTUI_TEST", "a b=c")
+    detach_study(folder)
+    _wait(folder)
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert "--user" in asked and "--collect" in asked and "--setenv=SIMTUI_TEST=a b=c" in asked
+    assert f"--property=StandardOutput=append:{folder.log_path}" in asked
+    assert {record.state for record in folder.listing().records} == {State.DONE}
+
+
+@pytest.mark.parametrize(
+    "scripts",
+    [{"loginctl": "echo no"}, {"loginctl": "exit 1"}, {"loginctl": "echo yes", "systemd_run": "exit 1"}],
+    ids=["does not linger", "no login manager", "systemd refuses"],
+)
+def test_without_it_the_study_starts_all_the_same(
+    folder: StudyFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scripts: dict[str, str]
+) -> None:
+    _put_on_path(tmp_path / "bin", monkeypatch, **{"systemd_run": "exit 9", **scripts})
+    assert survives_as_service() == ("echo yes" in scripts.values())
+    detach_study(folder)
+    assert folder.running_by() is not None
+    assert stop_study(folder, now=True).was_running
+    end_s = time.monotonic() + 60
+    while folder.running_by() is not None:
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+
+
+def test_a_study_outlives_the_terminal_it_was_started_from(folder: StudyFolder) -> None:
+    """A shell on a terminal starts it, and the terminal goes, as when an SSH connection is lost."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "simtui", "run", str(folder.path)])
+    time.sleep(0.1)
+    end_s = time.monotonic() + 60
+    while folder.running_by() is None:
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    os.close(terminal)
+    os.kill(pid, signal.SIGHUP)
+    os.waitpid(pid, 0)
+    _wait(folder)
+    assert {record.state for record in folder.listing().records} == {State.DONE}
+
+
+def test_stop_now_ends_it_at_once_and_the_run_goes_on_later(tmp_path: Path) -> None:
+    folder = make_study_folder(load_study(write_study(tmp_path, methods=["full"], epochs=500)), tmp_path / "out")
+    process = start_study(folder)
+    end_s = time.monotonic() + 120
+    while not any(record.epochs_done >= 1 for record in folder.listing().records):
+        assert time.monotonic() < end_s and process.poll() is None
+        time.sleep(0.05)
+    stop_study(folder, now=True)
+    process.wait(timeout=30)
+    (record,) = folder.listing().records
+    assert record.state is State.STOPPED and record.reason == "stopped by a signal" and record.epochs_done >= 1
+    assert folder.running_by() is None and not list(folder.path.rglob("*.tmp-*"))
+
+
+def test_the_screen_is_clean_and_the_code_130_after_ctrl_c(folder: StudyFolder) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "simtui", "run", "--wait", str(folder.path)], stderr=subprocess.PIPE, text=True
+    )
+    end_s = time.monotonic() + 60
+    while folder.running_by() is None:
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in said
+    assert folder.running_by() is None
