@@ -6,9 +6,8 @@ nothing that leads out of the file, believes no declared size, and lets a child 
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import re
+import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +18,9 @@ import h5py
 import numpy as np
 
 from engine.errors import DamagedError
-from engine.files import atomic_path, sha256_file, sync
-from engine.hdf5_seal import Extent, Seal, SealError, block_size_for, read_seal, rest_sha256
+from engine.files import atomic_path, sha256_file
+from engine.hdf5_image import Image
+from engine.hdf5_seal import Extent, Seal, SealError, block_size_for, read_seal
 from engine.vetting import is_known, is_refused, vet
 
 # 1: checksums of HDF5's own on every chunk, none on texts. 2: a seal over everything, arrays in one piece.
@@ -55,55 +55,40 @@ def write_arrays(
     Raises:
         NoSpaceError, MachineError: the file cannot be written.
     """
-    values = {name: np.ascontiguousarray(array.values) for name, array in arrays.items()}
-    large = {name: each for name, each in values.items() if each.nbytes >= _EXTENT_BYTES}
-    block_size = block_size_for(len(large))
-    n_bytes = sum(each.nbytes for each in [*values.values(), *coordinates.values()])
-    with ThreadPoolExecutor(1) as pool, atomic_path(path, n_bytes) as temp_path:
+    n_bytes = sum(each.nbytes for each in [*(array.values for array in arrays.values()), *coordinates.values()])
+    with atomic_path(path, n_bytes) as temp_path, temp_path.open("wb") as file, ThreadPoolExecutor(1) as pool:
+        image, block_size = _image(arrays, coordinates, attributes, n_bytes)
         # Beside the writing: together they take hardly longer than the slower of the two.
-        digests = {name: pool.submit(_sha256, each) for name, each in large.items()}
-        try:
-            starts = _write(temp_path, values, arrays, coordinates, attributes, block_size)
-        except (OSError, RuntimeError) as error:
-            raise _with_errno(error) from error
-        sync(temp_path)  # while the digests are being finished; the seal itself costs little more
-        extents = [Extent(starts[name], each.nbytes, digests[name].result()) for name, each in large.items()]
-        extents.sort(key=lambda each: each.start)
-        rest = rest_sha256(temp_path, block_size, extents)
-        seal = Seal(block_size, temp_path.stat().st_size, tuple(extents), rest)
-        with temp_path.open("r+b") as file:
-            file.write(seal.to_block())
+        digests = pool.map(_sha256, [place.values for place in image.places])
+        image.write_out(file)
+        file.flush()
+        os.fsync(file.fileno())
+        file.seek(0)
+        file.write(Seal.of(image, block_size, digests).to_block())
 
 
-def _write(
-    path: Path,
-    values: Mapping[str, np.ndarray],
+def _image(
     arrays: Mapping[str, NamedArray],
     coordinates: Mapping[str, np.ndarray],
     attributes: Mapping[str, str | int | float],
-    block_size: int,
-) -> dict[str, int]:
-    """Writes the HDF5 part; returns where in the file each array starts."""
-    starts = {}
-    with h5py.File(path, "w", libver="latest", userblock_size=block_size) as file:
+    n_bytes: int,
+) -> tuple[Image, int]:
+    """The file as it is to be, and the room for the seal in front of it."""
+    block_size = block_size_for(sum(array.values.nbytes >= _EXTENT_BYTES for array in arrays.values()))
+    image = Image(n_bytes)
+    with h5py.File(image, "w", libver="latest", userblock_size=block_size) as file:
         file.attrs.update({"schema": SCHEMA, "writer": "simtui", **attributes})
         for name, scale in coordinates.items():
             stored = np.asarray(scale, dtype=h5py.string_dtype()) if scale.dtype.kind in "UO" else scale
             file.create_dataset(name, data=stored).make_scale(name)
-        for name, array in values.items():
-            dataset = file.create_dataset(name, data=array)
-            for axis, dim in enumerate(arrays[name].dims):
+        for name, array in arrays.items():
+            values = np.ascontiguousarray(array.values)
+            if values.nbytes >= _EXTENT_BYTES:
+                image.expect(values)
+            dataset = file.create_dataset(name, data=values)
+            for axis, dim in enumerate(array.dims):
                 dataset.dims[axis].attach_scale(file[dim])
-            starts[name] = dataset.id.get_offset() or 0
-    return starts
-
-
-def _with_errno(error: Exception) -> OSError:
-    """HDF5 says why a write failed only in its text, and not always as an `OSError`."""
-    if isinstance(error, OSError) and error.errno:
-        return error
-    found = re.search(r"errno = (\d+)", str(error))
-    return OSError(int(found[1]) if found else errno.EIO, str(error)[:200])
+    return image, block_size
 
 
 def _sha256(values: np.ndarray) -> str:

@@ -20,6 +20,8 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
+from engine.hdf5_image import Image
+
 _MAGIC = b"simtui seal\n"
 _HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 _MIN_BLOCK = 512  # HDF5 takes powers of two from here
@@ -50,6 +52,23 @@ class Seal:
     rest_sha256: str
     code: str = ""
 
+    @classmethod
+    def of(cls, image: Image, block_size: int, digests: Iterable[str]) -> Seal:
+        """The seal of a file that is still in memory, with room for the block in front.
+
+        Args:
+            digests: SHA-256 of the large arrays, in the order of `image.places`.
+        """
+        rest, n_bytes = hashlib.sha256(), block_size
+        for part in image.parts(block_size):
+            rest.update(part)
+            n_bytes += len(part)
+        extents = [
+            Extent(place.start, len(place.data), sha256) for place, sha256 in zip(image.places, digests, strict=True)
+        ]
+        extents.sort(key=lambda each: each.start)
+        return cls(block_size, n_bytes + sum(each.size for each in extents), tuple(extents), rest.hexdigest())
+
     @property
     def digest(self) -> str:
         """SHA-256 that stands for the whole content of the file."""
@@ -79,7 +98,7 @@ class Seal:
         """
         if path.stat().st_size != self.file_size:
             raise SealError(f"has {path.stat().st_size} bytes, was written with {self.file_size}")
-        if rest_sha256(path, self.block_size, self.extents) != self.rest_sha256:
+        if _rest_sha256(path, self.block_size, self.extents) != self.rest_sha256:
             raise SealError("its digest does not match: changed since it was written")
 
     def check_extent(self, path: Path, extent: Extent) -> None:
@@ -135,7 +154,7 @@ def read_seal(path: Path) -> Seal | None:
     return seal
 
 
-def rest_sha256(path: Path, block_size: int, extents: Iterable[Extent]) -> str:
+def _rest_sha256(path: Path, block_size: int, extents: Iterable[Extent]) -> str:
     """SHA-256 of everything behind the block but the extents."""
     total = hashlib.sha256()
     at = block_size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from rich.cells import cell_len
 
@@ -141,8 +142,8 @@ def error_lines(broken: DamagedRun, width: int) -> tuple[Line, ...]:
     """A run that cannot be read: where, what is wrong, and what mends it."""
     error = broken.error
     return (
-        *wrapped(f"{safe(error.where)}: {safe(error.problem)}", width, 2, ERROR),
-        *wrapped(f"fix: {safe(error.fix)}", width, 1),
+        *wrapped(f"{safe(PurePath(error.where).name)}: {safe(error.problem)}", width, 1, ERROR),
+        *wrapped(f"fix: {safe(error.fix)}", width, 2),
     )
 
 

@@ -1,7 +1,7 @@
 """What reading out all blocks costs over the bare forward pass: `python -m tests.benchmarks.extraction`.
 
 "capture" is the forward pass with both poolings of every block and their conversion to float16. The two are measured in
-turn, so that another load on the machine meets both; medians. The target is a ratio of at most 1.10.
+turn, so that another load on the machine meets both; medians. The target is a ratio of at most 1.05.
 """
 
 from __future__ import annotations

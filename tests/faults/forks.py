@@ -18,12 +18,13 @@ from pathlib import Path
 
 from engine import fault_points
 from engine.backbones import bundled
+from engine.errors import NoSpaceError
 from engine.files import sweep_temporary
 from engine.integrity import verify
 from engine.jobs import prepare, worker
 from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import PLAN_FILE
-from engine.jobs.scheduler import queue_runs
+from engine.jobs.scheduler import EXIT_PAUSED, queue_runs
 from engine.lock import locked
 from engine.runs.record import State
 from engine.runs.study_folder import StudyFolder
@@ -49,6 +50,9 @@ def work(folder: StudyFolder, before: Callable[[], None] = lambda: None, kill_af
         code = 99
         try:
             code = _as_processes_do(folder, before)
+        except NoSpaceError as error:  # before the worker began: the scheduler's to say
+            print(error)
+            code = EXIT_PAUSED
         finally:
             os._exit(code)
     if kill_after_s is not None:

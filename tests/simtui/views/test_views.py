@@ -98,9 +98,7 @@ class TestRuns:
         broken = DamagedRun("run-1", DamagedError("runs/run-1/run.json", "not readable", "remove the folder"))
         snapshot = _snapshot(_record(), damaged=(broken,))
         assert runs.sheet(snapshot).rows[-1].key == "run-1"
-        assert _text(runs.detail(snapshot, "run-1", 78)) == (
-            "runs/run-1/run.json: not readable\nfix: remove the folder"
-        )
+        assert _text(runs.detail(snapshot, "run-1", 78)) == ("run.json: not readable\nfix: remove the folder")
         assert runs.detail(snapshot, "nobody", 78) == ()
 
 
