@@ -54,6 +54,11 @@ def sealed_comment(text: str) -> str:
     return f"# frozen by simtui; sha256 of what follows: {_sha256(text.encode())}\n{text}"
 
 
+def is_sealed(content: bytes) -> bool:
+    """Whether content begins with the line of `sealed_comment`."""
+    return _COMMENT_HEAD.match(content) is not None
+
+
 def is_changed(content: bytes) -> bool:
     """Whether content that begins with `sealed_comment`'s line is no longer what it was; without one, it never is."""
     head = _COMMENT_HEAD.match(content)

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
+from engine.jobs.launch import survives_as_service
 from simtui.safe_text import safe
 
 _ENOUGH_BYTES = 5e9
@@ -20,11 +21,11 @@ _ENOUGH_BYTES = 5e9
 def report() -> int:
     """Prints one line a check; returns 0, or 4 where something that studies need is broken."""
     console = Console()
-    rows = [*_terminal(console), _disk(), *_libraries()]
+    rows = [*_terminal(console), _disk(), _after_logout(), *_libraries()]
     for name, works, words in rows:
         mark = Text("ok  ", style="green") if works else Text("FAIL", style="bold red")
         first = words.replace("\n", " ")
-        console.print(Text.assemble(mark, " ", (f"{name:<16}", "bold"), safe(first)), soft_wrap=True)
+        console.print(Text.assemble(mark, " ", (f"{name:<18}", "bold"), safe(first)), soft_wrap=True)
     return 0 if all(works for _, works, _ in rows) else 4
 
 
@@ -51,6 +52,15 @@ def _disk() -> tuple[str, bool, str]:
         free > _ENOUGH_BYTES,
         words if free > _ENOUGH_BYTES else f"{words}: a study of ViT-B takes more; make room",
     )
+
+
+def _after_logout() -> tuple[str, bool, str]:
+    if survives_as_service():
+        return "after logging out", True, "studies go on as services of systemd"
+    words = "studies go on in sessions of their own"
+    if shutil.which("loginctl"):
+        words += '; where the machine ends those too (KillUserProcesses), "loginctl enable-linger" keeps them'
+    return "after logging out", True, words
 
 
 def _libraries() -> list[tuple[str, bool, str]]:

@@ -80,7 +80,7 @@ def clock(seconds: float) -> str:
 
 
 def _headline(progress: StudyProgress) -> str:
-    if not progress.n_runs and not progress.stage:
+    if progress.is_running and not progress.stage:
         return "starting: loading libraries"
     parts = [f"{progress.n_done} of {progress.n_runs} runs done"]
     if progress.n_failed:

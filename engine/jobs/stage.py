@@ -8,7 +8,11 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from engine.errors import SimtuiError
 from engine.files import write_hint
@@ -62,6 +66,9 @@ class RunProgress:
     loss: float
 
 
+_Hint = TypeVar("_Hint", Stage, RunProgress)
+
+
 class Throttled:
     """Writes a value to a file at most twice a second; the last of a series (`is_last`) always."""
 
@@ -80,17 +87,22 @@ class Throttled:
 
 def read_stage(path: Path) -> Stage | None:
     """What the study said last; None where it has said nothing that can be read."""
-    try:
-        raw = json.loads(path.read_text())
-        failure = Failure(**raw.pop("failure")) if raw.get("failure") else raw.pop("failure", None)
-        return Stage(**raw, failure=failure)
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
+    return _read(path, Stage)
 
 
 def read_run_progress(path: Path) -> RunProgress | None:
     """What a run said last; None where it has said nothing that can be read."""
+    return _read(path, RunProgress)
+
+
+def _read(path: Path, kind: type[_Hint]) -> _Hint | None:
     try:
-        return RunProgress(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        found: _Hint = _adapter(kind.__name__).validate_json(path.read_bytes())
+        return found
+    except (OSError, ValueError):
         return None
+
+
+@cache
+def _adapter(name: str) -> TypeAdapter[Any]:
+    return TypeAdapter({"Stage": Stage, "RunProgress": RunProgress}[name])

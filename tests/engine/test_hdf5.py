@@ -38,6 +38,10 @@ def test_xarray_opens_it_with_named_dimensions(path: Path) -> None:
         found = tree["s/cka"]
         assert found.dims == ("epoch", "layer_ref", "layer")
         assert list(found.coords["layer"].values) == ["w", "x", "y", "z"]
+    with xarray.open_dataset(path, engine="h5netcdf", group="s") as dataset:
+        assert dataset["cka"].dims == ("epoch", "layer_ref", "layer")
+    with xarray.open_dataset(path, engine="h5netcdf") as dataset:
+        assert list(dataset["layer_ref"].values) == ["a", "b", "c"]
 
 
 def test_no_single_flipped_bit_is_read_in_silence(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from engine.errors import DamagedError
+from engine.errors import SimtuiError
 from engine.integrity import checks_of, verify
 from engine.runs.study_folder import StudyFolder
 from tests.faults.conftest import Undisturbed
@@ -48,7 +48,7 @@ def is_found(folder: StudyFolder, path: Path) -> bool:
         if other.stem in stems and other.parent == path.parent:
             try:
                 check()
-            except DamagedError:
+            except SimtuiError:
                 return True
             except Exception as error:
                 raise AssertionError(f"{path} raised {error!r}") from error

@@ -23,7 +23,7 @@ def simtui(*arguments: object, **settings: str) -> subprocess.CompletedProcess[s
 
 def test_help_has_examples_for_every_command() -> None:
     assert "simtui demo" in simtui("--help").stdout
-    for command in ("run", "status", "stop", "export", "demo", "doctor"):
+    for command in ("run", "status", "stop", "export", "verify", "clean", "demo", "doctor"):
         done = simtui(command, "--help")
         assert (done.returncode, "Examples:" in done.stdout) == (0, True), command
 
@@ -57,6 +57,35 @@ def test_export_prints_or_writes_csv_and_keeps_notes_apart(folder: object, tmp_p
     assert simtui("export", tmp_path, "forgetting", "-o", target).returncode == 0
     assert target.read_text() == printed.stdout
     assert simtui("export", tmp_path, "heatmap", "--run", "full_seed00", "--epoch", 7).returncode == 2
+
+
+def test_an_export_that_is_killed_leaves_the_old_file(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    target = tmp_path / "t.csv"
+    target.write_text("old")
+    for step in ("begin", "written", "synced"):
+        done = simtui("export", tmp_path, "forgetting", "-o", target, SIMTUI_FAULT=f"*/t.csv:{step}")
+        assert (done.returncode, target.read_text()) == (-9, "old")
+    assert simtui("export", tmp_path, "forgetting", "-o", target, SIMTUI_FAULT="*/t.csv:renamed").returncode == -9
+    assert target.read_text() == simtui("export", tmp_path, "forgetting").stdout
+
+
+def test_verify_names_what_is_damaged_and_exits_with_3(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    path = next(tmp_path.glob("runs/*/run.json"))
+    path.write_text(path.read_text().replace("done", "gone"))
+    done = simtui("verify", tmp_path)
+    assert done.returncode == 3
+    assert f"{path.relative_to(tmp_path)}: " in done.stdout and "digest does not match" in done.stdout
+    assert f"fix: rm -r {path.parent} && simtui run {tmp_path}" in done.stdout
+
+
+def test_clean_asks_lists_and_knows_its_kinds(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "runs" / "x.tmp-1").write_text("left over")
+    refused = simtui("clean", tmp_path, "--also", "imges")
+    assert refused.returncode == 2 and "choose from: leftovers" in refused.stderr
+    asked = simtui("clean", tmp_path)
+    assert asked.returncode == 130 and "leftovers" in asked.stdout and (tmp_path / "runs" / "x.tmp-1").exists()
+    assert simtui("clean", tmp_path, "--yes").stdout.splitlines()[-1].startswith("Freed ")
+    assert simtui("clean", tmp_path, "--yes").stdout == "Nothing can be freed.\n"
 
 
 def test_status_shows_every_run(folder: object, tmp_path: Path) -> None:  # noqa: F811

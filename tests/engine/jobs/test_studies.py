@@ -126,7 +126,8 @@ def test_progress_counts_epochs_and_divides_what_is_left_among_workers(study: St
 
 
 def test_hints_that_cannot_be_read_are_no_hints(tmp_path: Path) -> None:
-    for content in ("", "[]", '{"odd": 1}', "null"):
+    odd = '{"name": 3, "done": "x", "epoch": [], "epochs": 1, "step": "a", "steps": 1, "images_per_s": 1, "loss": 1}'
+    for content in ("", "[]", '{"odd": 1}', "null", odd):
         (tmp_path / "hint").write_text(content)
         assert read_stage(tmp_path / "hint") is None
         assert read_run_progress(tmp_path / "hint") is None
