@@ -12,6 +12,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from engine.files import open_file
+
 UNSEALED = "0" * 64
 FACTS = "simtui"
 _FIELD = re.compile(rb'\\"seal\\": \\"([0-9a-f]{64})\\"')
@@ -61,7 +63,7 @@ def check_checkpoint(path: Path) -> None:
 
 
 def _header(path: Path) -> bytes:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         n_bytes = int.from_bytes(file.read(8), "little")
         if not 2 <= n_bytes <= min(_MAX_HEADER_BYTES, path.stat().st_size):
             raise CheckpointError("not a safetensors file, or cut short in its header")
@@ -78,7 +80,7 @@ def _field(path: Path) -> tuple[int, str]:
 
 def _digest(path: Path, field_start: int) -> str:
     total = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_file(path) as file:
         total.update(file.read(field_start))
         total.update(UNSEALED.encode())
         file.seek(len(UNSEALED), 1)

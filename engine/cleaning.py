@@ -45,22 +45,27 @@ def groups_of(folder: StudyFolder) -> tuple[Group, ...]:
     # A damaged record may be the one that needs a file: then only what is surely left over counts as such.
     are_all_known = not folder.listing().damaged
     groups = [
-        _group("leftovers", "of processes that were killed", NOTHING, _leftovers(folder)),
-        _group("resume points", "of runs that are done", NOTHING, _resume_points(folder, records)),
-        _group("unused activations", "that no run refers to", NOTHING,
+        _group(folder, "leftovers", "of processes that were killed", NOTHING, _leftovers(folder)),
+        _group(folder, "resume points", "of runs that are done", NOTHING, _resume_points(folder, records)),
+        _group(folder, "unused activations", "that no run refers to", NOTHING,
                [path for path, role in activations.items() if role is None and are_all_known]),
-        _group("unused images", "decoded, of other datasets or sizes", NOTHING,
+        _group(folder, "unused images", "decoded, of other datasets or sizes", NOTHING,
                [path for path in probes if used and path.name not in used and are_all_known]),
-        _group("images", "decoded", AGAIN,
+        _group(folder, "images", "decoded", AGAIN,
                [file for path in probes if path.name in used
                 for file in sorted(path.iterdir()) if file.name != "manifest.json"]),
-        _group("reference activations", "of the pre-trained models", AGAIN,
+        _group(folder, "reference activations", "of the pre-trained models", AGAIN,
                [path for path, role in activations.items() if role == "reference"]),
-        _group("activations", "of fine-tuned models", TRAINING,
+        _group(folder, "activations", "of fine-tuned models", TRAINING,
                [path for path, role in activations.items() if role not in (None, "reference")]),
-        _group("checkpoints", "weights of fine-tuned models", TRAINING, _weights(folder, records)),
+        _group(folder, "checkpoints", "weights of fine-tuned models", TRAINING, _weights(folder, records)),
     ]  # fmt: skip
     return tuple(group for group in groups if group.paths)
+
+
+def _inside(folder: StudyFolder, path: Path) -> bool:
+    """A link may lead out of the study; what is there is not the study's to free."""
+    return path.parent.resolve().is_relative_to(folder.path.resolve())
 
 
 def free(folder: StudyFolder, names: Collection[str]) -> int:
@@ -114,8 +119,8 @@ def _without(record: RunRecord, folder: StudyFolder, gone: set[Path]) -> RunReco
     )
 
 
-def _group(name: str, words: str, cost: str, paths: Iterable[Path]) -> Group:
-    found = tuple(paths)
+def _group(folder: StudyFolder, name: str, words: str, cost: str, paths: Iterable[Path]) -> Group:
+    found = tuple(path for path in paths if _inside(folder, path))
     return Group(name, words, cost, found, sum(_n_bytes(path) for path in found))
 
 

@@ -8,8 +8,10 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from engine.errors import DamagedError, MachineError, NoSpaceError
 from engine.fault_points import reach
 
 TEMP_MARK = ".tmp-"
+_MAX_SMALL_BYTES = 1 << 28  # the manifest of a million images
 
 
 @contextmanager
@@ -91,14 +94,40 @@ def read_json(path: Path, remake: str) -> Any:
         DamagedError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text("utf-8"))
+        return json.loads(read_small(path))
     except (OSError, ValueError) as error:
         raise DamagedError(str(path), f"not readable as JSON ({error})", remake) from error
 
 
+def open_file(path: Path) -> BufferedReader:
+    """Opens a regular file for reading; whatever else may lie there, it never blocks.
+
+    Raises:
+        OSError: a FIFO, device or folder, or it cannot be opened.
+    """
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        return file
+    file.close()
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_small(path: Path) -> bytes:
+    """The content of a regular file that is no larger than such files of simtui's become.
+
+    Raises:
+        OSError: as `open_file`, or the file is larger.
+    """
+    with open_file(path) as file:
+        content = file.read(_MAX_SMALL_BYTES + 1)
+    if len(content) > _MAX_SMALL_BYTES:
+        raise OSError(errno.EFBIG, f"more than {size_of(_MAX_SMALL_BYTES)}", str(path))
+    return content
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of the file's bytes, as 64 hexadecimal digits."""
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

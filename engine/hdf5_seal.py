@@ -20,6 +20,7 @@ from pathlib import Path
 
 from platformdirs import user_state_path
 
+from engine.files import open_file
 from engine.hdf5_image import Image
 
 _MAGIC = b"simtui seal\n"
@@ -132,7 +133,7 @@ def read_seal(path: Path) -> Seal | None:
         SealError: the block itself has been changed.
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         start = file.read(len(_MAGIC))
         if start.startswith(_HDF5_MAGIC):
             return None
@@ -168,7 +169,7 @@ def _rest_sha256(path: Path, block_size: int, extents: Iterable[Extent]) -> str:
 
 
 def _update(total: hashlib._Hash, path: Path, start: int, end: int) -> None:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         file.seek(start)
         while start < end and (part := file.read(min(_READ_BYTES, end - start))):
             total.update(part)

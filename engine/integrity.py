@@ -14,7 +14,7 @@ from engine.checkpoint_seal import CheckpointError, check_checkpoint, header_fac
 from engine.data.manifest import read_manifest
 from engine.data.pixels import check_pixels
 from engine.errors import DamagedError, SimtuiError
-from engine.files import TEMP_MARK, sha256_file
+from engine.files import TEMP_MARK, read_small, sha256_file
 from engine.hdf5 import check_arrays
 from engine.runs.record import RUN_FILE, RunRecord, State, read_record, remake_run
 from engine.runs.results import HISTORY_FILE, RESULTS_FILE, history_csv, read_results
@@ -151,7 +151,7 @@ def _probe_checks(folder: StudyFolder) -> Iterator[tuple[Path, Check]]:
 
 def _read_study(path: Path) -> None:
     load_study(path)
-    content = path.read_bytes()
+    content = read_small(path)
     if content.startswith(b"#") and not is_sealed(content):
         raise DamagedError("", "its first line is not what was written", "remove that line to accept the rest")
 
@@ -181,7 +181,7 @@ def _check_history(path: Path, record: RunRecord | None) -> None:
         return  # named already; what follows from it cannot be checked
     n_epochs = [results.n_epochs] if record and record.state is State.DONE else [results.n_epochs, results.n_epochs - 1]
     try:
-        content = (path / HISTORY_FILE).read_bytes()
+        content = read_small(path / HISTORY_FILE)
     except OSError:
         content = history_csv(results.first_epochs(0)).encode()
     if content not in [history_csv(results.first_epochs(n)).encode() for n in n_epochs]:

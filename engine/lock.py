@@ -23,7 +23,7 @@ from pathlib import Path
 import psutil
 
 from engine.errors import LockedError
-from engine.files import as_machine_error
+from engine.files import as_machine_error, read_small
 
 BEAT_S = 10.0
 SILENT_S = 180.0
@@ -88,7 +88,7 @@ def _read(lock_path: Path) -> Holder | None:
     """The holder as it stands on disk, dead or alive."""
     file_path = lock_path / "holder.json"
     try:
-        raw = json.loads(file_path.read_text())
+        raw = json.loads(read_small(file_path))
         who = str(raw["host"]), int(raw["pid"]), str(raw["started"]), str(raw["space"])
     except FileNotFoundError:
         return None

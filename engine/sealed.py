@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DamagedError
-from engine.files import atomic_write
+from engine.files import atomic_write, read_small
 
 _JSON_HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",')
 _COMMENT_HEAD = re.compile(rb"# frozen by simtui; sha256 of what follows: ([0-9a-f]{64})\n")
@@ -34,7 +34,7 @@ def read_sealed_json(path: Path, remake: str, *, sealed_since: int = 0) -> dict[
         DamagedError: missing, changed since it was written, or not a JSON object.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         head = _JSON_HEAD.match(content)
         if head and _sha256(content[head.end() :]) != head[1].decode():
             raise ValueError("its digest does not match: changed since it was written")

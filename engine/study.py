@@ -18,7 +18,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from engine.errors import DamagedError, StudyError
-from engine.files import digest
+from engine.files import digest, read_small
 from engine.measures.table import MEASURES
 from engine.quality.table import QUALITY
 from engine.sealed import is_changed, sealed_comment
@@ -182,7 +182,7 @@ def load_study(path: Path) -> Study:
         StudyError: the file is missing, is not TOML, or has an unknown key, a wrong type or a value out of range.
     """
     try:
-        content = path.read_bytes()
+        content = read_small(path)
         if is_changed(content):
             raise DamagedError(
                 str(path),

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from engine.errors import SimtuiError
-from engine.files import write_hint
+from engine.files import read_small, write_hint
 
 _INTERVAL_S = 0.5
 PROGRESS_FILE = "progress.json"
@@ -97,7 +97,7 @@ def read_run_progress(path: Path) -> RunProgress | None:
 
 def _read(path: Path, kind: type[_Hint]) -> _Hint | None:
     try:
-        found: _Hint = _adapter(kind.__name__).validate_json(path.read_bytes())
+        found: _Hint = _adapter(kind.__name__).validate_json(read_small(path))
         return found
     except (OSError, ValueError):
         return None

@@ -17,7 +17,7 @@ from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import DamagedError, SimtuiError
-from engine.files import digest, write_hint
+from engine.files import digest, read_small, write_hint
 from engine.runs.record import RUN_FILE, Provenance, RunRecord, Session, State, read_record
 from engine.sealed import is_changed, sealed_comment
 from engine.study import RunSpec
@@ -65,7 +65,7 @@ class Catalog:
     def _load(self) -> dict[str, tuple[Stamp, RunRecord | DamagedRun]]:
         for path in self._paths():
             try:
-                content = path.read_bytes()
+                content = read_small(path)
                 if not is_changed(content):
                     return dict(_unpacked(content.partition(b"\n")[2]))
             except (OSError, ValidationError, IndexError, TypeError):

@@ -134,3 +134,19 @@ def test_an_unfinished_run_has_a_history_one_epoch_behind_at_most(folder: StudyF
     assert verify(folder).findings == ()
     (path / "history.csv").write_text("".join(lines[:-2]))
     assert [finding.path.name for finding in verify(folder).findings] == ["history.csv"]
+
+
+def test_what_lies_behind_a_link_is_not_freed(folder: StudyFolder, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    (outside / "checkpoints").mkdir(parents=True)
+    for name in ("1.npy", "checkpoints/epoch-001.safetensors"):
+        (outside / name).write_text("mine")
+    record = folder.listing().records[0]
+    for path, target in (
+        (folder.probes_path / record.provenance.manifest_digest[:16], outside),
+        (folder.run_path(record.run_id) / "checkpoints", outside / "checkpoints"),
+    ):
+        shutil.rmtree(path)
+        path.symlink_to(target)
+    free(folder, [group.name for group in groups_of(folder)])
+    assert (outside / "1.npy").exists() and (outside / "checkpoints" / "epoch-001.safetensors").exists()

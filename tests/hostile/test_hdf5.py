@@ -12,7 +12,15 @@ import pytest
 
 from engine.errors import DamagedError
 from engine.hdf5 import open_arrays
+from engine.integrity import verify
+from engine.jobs.launch import make_study_folder
+from engine.jobs.progress import study_progress
+from engine.jobs.scheduler import queue_runs
+from engine.runs.record import State, write_record
 from engine.runs.results import read_results
+from engine.runs.study_folder import StudyFolder
+from engine.study import load_study
+from tests.studies import write_study
 
 SECRET = 20_417.0
 
@@ -138,3 +146,22 @@ def test_an_attribute_that_lies_is_refused(tmp_path: Path) -> None:
         file.attrs["schema"] = np.ones((3, 4))
     with pytest.raises(DamagedError, match="has no schema version"), open_arrays(path, "remake"):
         pass
+
+
+@pytest.mark.parametrize("name", ["results.h5", "run.json", "progress.json", "study.lock/holder.json", "catalog.json"])
+def test_a_pipe_in_the_place_of_a_file_never_blocks(tmp_path: Path, name: str) -> None:
+    """A reader that opened it would wait for ever."""
+    write_study(tmp_path, methods=["linear"])
+    folder = make_study_folder(load_study(tmp_path / "study.toml"), tmp_path / "out")
+    queue_runs(folder)
+    run_id = folder.listing().records[0].run_id
+    record = folder.listing().records[0]
+    write_record(folder.run_path(run_id), record.with_(state=State.RUNNING))
+    (folder.path / "study.lock").mkdir()
+    path = folder.path / name if "/" in name or name == "catalog.json" else folder.run_path(run_id) / name
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    study_progress(StudyFolder(folder.path))
+    verify(StudyFolder(folder.path))
+    with pytest.raises(DamagedError):
+        folder.results(run_id)
