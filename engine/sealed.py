@@ -37,7 +37,7 @@ def read_sealed_json(path: Path, remake: str, *, sealed_since: int = 0) -> dict[
         content = read_small(path)
         head = _JSON_HEAD.match(content)
         if head and _sha256(content[head.end() :]) != head[1].decode():
-            raise ValueError("its digest does not match: changed since it was written")
+            raise DamagedError(str(path), "its digest does not match: changed since it was written", remake)
         value = json.loads(content)
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedError(str(path), f"not readable as JSON ({error})", remake) from error
