@@ -27,7 +27,9 @@ from engine.vetting import is_known, is_refused, vet
 SCHEMA = 2
 _SEALED_SINCE = 2
 _EXTENT_BYTES = 1 << 20  # an array from this size on has a digest of its own
-_MAX_VETTED_BESIDE = 64 << 20
+# Of the files beside one that is read in a child process, so many go along, each up to so large.
+_N_BESIDE = 100
+_MAX_BESIDE_BYTES = 64 << 20
 # What h5py raises for a damaged file, depending on where the damage lies.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
 
@@ -153,7 +155,7 @@ def _unknown_beside(path: Path) -> list[tuple[Path, str]]:
     """Files of the same name in the folders beside: whoever opens one result of a study will open the others."""
     found = []
     for other in sorted(path.parent.parent.glob(f"*/{path.name}")):
-        if other == path or other.stat().st_size > _MAX_VETTED_BESIDE:
+        if other == path or other.stat().st_size > _MAX_BESIDE_BYTES:
             continue
         try:
             seal = read_seal(other)
@@ -162,6 +164,8 @@ def _unknown_beside(path: Path) -> list[tuple[Path, str]]:
             continue  # its own reader says so
         if not (seal and seal.is_own) and not is_known(sha256) and not is_refused(sha256):
             found.append((other, sha256))
+        if len(found) == _N_BESIDE:
+            break
     return found
 
 

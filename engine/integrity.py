@@ -14,7 +14,7 @@ from engine.checkpoint_seal import CheckpointError, check_checkpoint, header_fac
 from engine.data.manifest import read_manifest
 from engine.data.pixels import check_pixels
 from engine.errors import DamagedError, SimtuiError
-from engine.files import TEMP_MARK, read_small, sha256_file
+from engine.files import read_small, sha256_file
 from engine.hdf5 import check_arrays
 from engine.runs.record import RUN_FILE, RunRecord, State, read_record, remake_run
 from engine.runs.results import HISTORY_FILE, RESULTS_FILE, history_csv, read_results
@@ -144,9 +144,6 @@ def _probe_checks(folder: StudyFolder) -> Iterator[tuple[Path, Check]]:
         else:
             yield path.with_suffix(".npy"), partial(_with_command, partial(check_pixels, path), command)
             yield path, lambda: None  # read by the check above
-    for path in sorted(folder.probes_path.glob("*/*.npy")):
-        if not path.with_suffix(".json").exists() and TEMP_MARK not in path.name:
-            yield path, partial(_raise, DamagedError("", "its notes are missing", f"rm {shlex.quote(str(path))}"))
 
 
 def _read_study(path: Path) -> None:
