@@ -18,7 +18,7 @@ from platformdirs import user_cache_path
 from engine.errors import DamagedError
 
 _MEMORY_BYTES = 3 << 30  # address space, most of which libraries only reserve
-_BASE_S = 30.0
+_BASE_S = 15.0
 _BYTES_PER_S = 20e6
 
 
