@@ -46,11 +46,11 @@ def atomic_path(path: Path, n_bytes: int = 0) -> Iterator[Path]:
         yield temp_path
         reach(f"{point}:written")
         n_written = temp_path.stat().st_size
-        sync(temp_path)
+        _fsync(temp_path)
         reach(f"{point}:synced")
         temp_path.replace(path)
         reach(f"{point}:renamed")
-        sync(path.parent)
+        _fsync(path.parent)
     except BaseException as error:
         with contextlib.suppress(OSError):  # a folder that is a file, or a disk that is gone: the first failure counts
             n_written = max(n_written, temp_path.stat().st_size)
@@ -100,16 +100,14 @@ def read_json(path: Path, remake: str) -> Any:
 
 
 def open_file(path: Path) -> BufferedReader:
-    """Opens a regular file for reading; whatever else may lie there, it never blocks.
+    """Opens a regular file for reading; a FIFO or a device is never opened, so this cannot block.
 
     Raises:
-        OSError: a FIFO, device or folder, or it cannot be opened.
+        OSError: `EINVAL` where it is no regular file, else as the system says.
     """
-    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
-    raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
 
 
 def read_small(path: Path) -> bytes:
@@ -181,7 +179,7 @@ def size_of(n_bytes: float) -> str:
     return f"{n_bytes:.1f} TB"
 
 
-def sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     """Returns when what was written to a file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -19,7 +19,6 @@ from engine.hdf5 import check_arrays
 from engine.runs.record import RUN_FILE, RunRecord, State, read_record, remake_run
 from engine.runs.results import HISTORY_FILE, RESULTS_FILE, history_csv, read_results
 from engine.runs.study_folder import StudyFolder
-from engine.sealed import is_sealed
 from engine.study import load_study
 
 _N_THREADS = 4
@@ -148,9 +147,6 @@ def _probe_checks(folder: StudyFolder) -> Iterator[tuple[Path, Check]]:
 
 def _read_study(path: Path) -> None:
     load_study(path)
-    content = read_small(path)
-    if content.startswith(b"#") and not is_sealed(content):
-        raise DamagedError("", "its first line is not what was written", "remove that line to accept the rest")
 
 
 def _read_manifest(path: Path) -> None:

@@ -15,7 +15,8 @@ from engine.errors import DamagedError
 from engine.files import atomic_write, read_small
 
 _JSON_HEAD = re.compile(rb'\{"sha256": "([0-9a-f]{64})",')
-_COMMENT_HEAD = re.compile(rb"# frozen by simtui; sha256 of what follows: ([0-9a-f]{64})\n")
+_COMMENT_WORDS = b"# frozen by simtui; sha256 of what follows: "
+_COMMENT_HEAD = re.compile(_COMMENT_WORDS + rb"([0-9a-f]{64})\n")
 
 
 def write_sealed_json(path: Path, value: dict[str, Any]) -> None:
@@ -51,19 +52,16 @@ def read_sealed_json(path: Path, remake: str, *, sealed_since: int = 0) -> dict[
 
 def sealed_comment(text: str) -> str:
     """The text behind a comment line (`#`) with its digest."""
-    return f"# frozen by simtui; sha256 of what follows: {_sha256(text.encode())}\n{text}"
-
-
-def is_sealed(content: bytes) -> bool:
-    """Whether content begins with the line of `sealed_comment`."""
-    return _COMMENT_HEAD.match(content) is not None
+    return f"{_COMMENT_WORDS.decode()}{_sha256(text.encode())}\n{text}"
 
 
 def is_changed(content: bytes) -> bool:
     """Whether content that begins with `sealed_comment`'s line is no longer what it was; without one, it never is."""
     head = _COMMENT_HEAD.match(content)
     if head is None:
-        return content.startswith(b"# frozen by simtui")
+        # That line itself, changed: either its words or its digits are still whole.
+        first = content.partition(b"\n")[0]
+        return first.startswith(_COMMENT_WORDS) or re.search(rb"[0-9a-f]{64}$", first) is not None
     return _sha256(content[head.end() :]) != head[1].decode()
 
 

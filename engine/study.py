@@ -212,7 +212,7 @@ def load_study(path: Path) -> Study:
 
 def freeze_study(study: Study) -> str:
     """The study as TOML text that `load_study` reads back to an equal `Study` from any folder, with its digest."""
-    return sealed_comment(tomli_w.dumps(_plain(study)))
+    return sealed_comment(tomli_w.dumps(plain(study)))
 
 
 def run_specs(study: Study) -> tuple[RunSpec, ...]:
@@ -237,66 +237,12 @@ def run_specs(study: Study) -> tuple[RunSpec, ...]:
     )
 
 
-def extended_study(frozen: Study, asked: Study) -> Study:
-    """The study to go on with in a folder that holds `frozen`: more runs may be asked for, other settings may not.
-
-    Raises:
-        StudyError: names the first setting that differs and would mix results that do not belong together.
-    """
-    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine)
-    free = replace(free, finetune=replace(asked.finetune, methods=frozen.finetune.methods, seeds=frozen.finetune.seeds))
-    for where, was, now in _differences(_plain(frozen), _plain(free)):
-        raise StudyError(
-            where,
-            f"is {now!r}, but the study folder was started with {was!r}",
-            "give another folder with --out, or put the setting back",
-        )
-    return asked
-
-
-def refuse_other_spec(found: RunSpec, spec: RunSpec) -> None:
-    """A run's folder is named by its settings: one that holds others must not have results added.
-
-    Raises:
-        StudyError: names the first setting that differs.
-    """
-    if found.spec_hash == spec.spec_hash:
-        return
-    differ = [each for each in _differences(_plain(found), _plain(spec)) if each[0] not in _FREE_OF_A_RUN]
-    where, was, now = next(iter(differ), ("settings", "others", "these"))
-    raise StudyError(
-        f"{spec.run_id}: {where}",
-        f"is {now!r}, but the run was started with {was!r}",
-        "remove the run's folder to compute it anew, or give another study folder with --out",
-    )
-
-
-_FREE_OF_A_RUN = (
-    "study",
-    "dataset",
-    "keep",
-    "backbone.weights",
-    "finetune.methods",
-    "finetune.seeds",
-    "finetune.epochs",
-)
-
-
-def _differences(was: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:
-    if isinstance(was, dict) and isinstance(now, dict):
-        keys = list(dict.fromkeys([*was, *now]))
-        return [
-            found for key in keys for found in _differences(was.get(key), now.get(key), f"{where}.{key}".lstrip("."))
-        ]
-    return [] if was == now else [(where, was, now)]
-
-
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Nested dictionaries and lists without what is unset: TOML has no null."""
     if is_dataclass(value):
-        return {each.name: _plain(inner) for each in fields(value) if (inner := getattr(value, each.name)) is not None}
+        return {each.name: plain(inner) for each in fields(value) if (inner := getattr(value, each.name)) is not None}
     if isinstance(value, tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     return value
 
 

@@ -6,13 +6,16 @@ import logging
 import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.errors import MachineError, SimtuiError
+from engine.errors import MachineError, SimtuiError, StudyError
 from engine.measures.table import MEASURES
 from simtui.safe_text import safe
+
+if TYPE_CHECKING:
+    from engine.runs.study_folder import StudyFolder
 
 _FOLDER = click.Path(path_type=Path)
 
@@ -74,11 +77,11 @@ def run(study: Path, out: Path | None, wait: bool) -> None:
     from their last epoch, failed ones are tried again.
     """
     from engine.jobs.launch import detach_study, make_study_folder, start_study
-    from engine.runs.study_folder import StudyFolder
+    from engine.jobs.progress import study_progress
     from engine.study import load_study
 
     if study.is_dir():
-        folder = StudyFolder(study)
+        folder = _study_folder(study)
     else:
         request = load_study(study)
         folder = make_study_folder(request, out or study.parent / "studies" / request.study.name)
@@ -87,6 +90,8 @@ def run(study: Path, out: Path | None, wait: bool) -> None:
 
         sys.exit(follow(folder, start_study(folder)))
     detach_study(folder)
+    if failure := study_progress(folder).failure:
+        raise failure.as_error()
     click.echo(f"Started in the background: {safe(folder.path)}")
     click.echo(f"  simtui status {safe(folder.path)}    how far it is")
     click.echo(f"  simtui {safe(folder.path)}           look at it while it runs")
@@ -97,10 +102,9 @@ def run(study: Path, out: Path | None, wait: bool) -> None:
 @click.argument("folder", type=_FOLDER)
 def status(folder: Path) -> None:
     """Show how far every run of a study is."""
-    from engine.runs.study_folder import StudyFolder
     from simtui.follow import print_status
 
-    print_status(StudyFolder(folder))
+    print_status(_study_folder(folder))
 
 
 @commands.command(**examples("simtui stop studies/isic2018", "simtui stop studies/isic2018 --now"))
@@ -109,9 +113,8 @@ def status(folder: Path) -> None:
 def stop(folder: Path, now: bool) -> None:
     """Stop a study at the next epoch of each run; `simtui run` continues it."""
     from engine.jobs.launch import stop_study
-    from engine.runs.study_folder import StudyFolder
 
-    was_running = stop_study(StudyFolder(folder), now=now).was_running
+    was_running = stop_study(_study_folder(folder), now=now).was_running
     when = "now" if now else "at the next epoch"
     click.echo(f"It stops {when}." if was_running else "It is not running.")
 
@@ -148,10 +151,9 @@ def export(
     from engine.analysis.tables import TableOptions, table_of
     from engine.analysis.trajectory import MEAN_OF_LAYERS
     from engine.export import to_csv, write_csv
-    from engine.runs.study_folder import StudyFolder
 
     options = TableOptions(run_name, epoch, layer or MEAN_OF_LAYERS, pooling, measure)
-    found = table_of(StudyFolder(folder), table, options)
+    found = table_of(_study_folder(folder), table, options)
     for note in found.notes:
         click.echo(f"note: {note}", err=True)
     if output is None:
@@ -185,10 +187,9 @@ def verify(folder: Path) -> None:
 
     Names each file that is not what was written, and the command that makes it again. Exit code 3 where there is one.
     """
-    from engine.runs.study_folder import StudyFolder
     from simtui.upkeep import report_verify
 
-    sys.exit(report_verify(StudyFolder(folder)))
+    sys.exit(report_verify(_study_folder(folder)))
 
 
 @commands.command(
@@ -206,10 +207,9 @@ def clean(folder: Path, also: tuple[str, ...], yes: bool) -> None:
     Without --also, only what no run needs: leftovers of killed processes, resume points of finished runs, activations
     and decoded images that nothing refers to.
     """
-    from engine.runs.study_folder import StudyFolder
     from simtui.upkeep import report_clean
 
-    sys.exit(report_clean(StudyFolder(folder), also, asks=not yes))
+    sys.exit(report_clean(_study_folder(folder), also, asks=not yes))
 
 
 @commands.command(**examples("simtui doctor"))
@@ -220,11 +220,25 @@ def doctor() -> None:
     sys.exit(report())
 
 
-def _open(studies: list[Path]) -> None:
+def _study_folder(path: Path) -> StudyFolder:
+    """The study at a path; the folder of a study *file* looks like one, and is not.
+
+    Raises:
+        StudyError: no study folder, or nothing has been run in it.
+    """
     from engine.runs.study_folder import StudyFolder
 
+    folder = StudyFolder(path)
+    if not folder.runs_path.is_dir():
+        made = [each.parent for pattern in ("*/runs", "*/*/runs") for each in sorted(path.glob(pattern))]
+        fix = f"give {made[0]}" if made else f'start it: "simtui run {folder.study_file_path}"'
+        raise StudyError(str(path), "holds a study file, but no study has been run in it", fix)
+    return folder
+
+
+def _open(studies: list[Path]) -> None:
     for path in studies:
-        StudyFolder(path)
+        _study_folder(path)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise MachineError("standard output", "is not a terminal", 'run it in a terminal, or use "simtui export"')
     from simtui.app import SimtuiApp

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import stat
 import struct
 import warnings
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from PIL import Image, UnidentifiedImageError
 from PIL.ImageFile import ImageFile
 
 from engine.errors import DataError, ImageError
+from engine.files import open_file
 
 FORMAT_OF_SUFFIX = {
     ".jpg": "JPEG",
@@ -85,14 +85,15 @@ def open_regular(path: Path) -> BufferedReader:
         ImageError: there is no such file, or it is empty, no regular file, or unreadable.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(str(path), "not a regular file", "remove it")
-        if status.st_size == 0:
-            raise ImageError(str(path), "file is empty", _COPY_AGAIN)
-        return open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123
+        file = open_file(path)
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise ImageError(str(path), "not a regular file", "remove it") from error
         raise unreadable(error, path) from error
+    if os.fstat(file.fileno()).st_size == 0:
+        file.close()
+        raise ImageError(str(path), "file is empty", _COPY_AGAIN)
+    return file
 
 
 def unreadable(error: OSError, path: Path) -> ImageError:

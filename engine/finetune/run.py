@@ -70,13 +70,17 @@ def execute_run(run_path: Path, record: RunRecord, bench: Bench, watcher: Watche
     try:
         return _Run(run_path, record, bench, watcher).execute()
     except torch.OutOfMemoryError as error:
-        size = record.spec.finetune.batch_size
-        raise DeviceMemoryError(
-            record.run_id,
-            f"{bench.device} is out of memory at batch_size = {size}",
-            f"free the device and run the study again, or start it in a new folder with finetune.batch_size = "
-            f"{max(1, size // 2)}",
-        ) from error
+        raise memory_error(record.run_id, bench.device, record.spec.finetune.batch_size) from error
+
+
+def memory_error(where: str, device: torch.device, batch_size: int) -> DeviceMemoryError:
+    """What a device that is too small, or that others use, means for the user."""
+    return DeviceMemoryError(
+        where,
+        f"{device} is out of memory at batch_size = {batch_size}",
+        "free the device and run the study again, or start it in a new folder with finetune.batch_size = "
+        f"{max(1, batch_size // 2)}",
+    )
 
 
 class _Run:

@@ -17,7 +17,8 @@ from pathlib import Path
 from engine.errors import DamagedError, LockedError, MachineError, StudyError
 from engine.files import as_machine_error, atomic_write
 from engine.runs.study_folder import StudyFolder
-from engine.study import Study, extended_study, freeze_study, load_study
+from engine.study import Study, freeze_study, load_study
+from engine.study_changes import extended_study
 
 _SYSTEMD_S = 10.0
 _BEGIN_S = 5.0
@@ -40,7 +41,9 @@ def make_study_folder(study: Study, path: Path) -> StudyFolder:
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StudyError(str(path), "exists and is not a study folder", "give another folder with --out")
     atomic_write(frozen_path, freeze_study(study))
-    return StudyFolder(path)
+    folder = StudyFolder(path)
+    folder.runs_path.mkdir(exist_ok=True)  # tells a study folder from the folder of a study file
+    return folder
 
 
 def start_study(folder: StudyFolder) -> subprocess.Popen[bytes]:
@@ -114,7 +117,13 @@ def _command(folder: StudyFolder) -> list[str]:
 
 
 def _make_ready(folder: StudyFolder) -> None:
-    """Refuses what cannot be started, and forgets what was asked of, and said by, the process before."""
+    """Refuses what cannot be started, and forgets what was asked of, and said by, the process before.
+
+    Raises:
+        LockedError, MachineError: as `start_study`.
+        StudyError, DamagedError: the request cannot be read.
+    """
+    _ = folder.study
     holder = folder.running_by()
     if holder is not None:
         raise LockedError(

@@ -19,7 +19,7 @@ from engine.backbones.backbone import Backbone
 from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, write_manifest
 from engine.data.pixels import PixelCache, pixel_cache, probe_items
 from engine.data.read import read_dataset
-from engine.errors import DataError, MachineError
+from engine.errors import DataError, DeviceMemoryError, MachineError
 from engine.finetune.evaluate import check_computable
 from engine.finetune.inputs import Inputs
 from engine.finetune.reference import Reference, load_reference_backbone, take_reference
@@ -52,8 +52,15 @@ class Preparation:
         # Every core: the other workers start only when this is done.
         torch.set_num_threads(_n_cores())
         for section in study.backbone:
-            backbone = load_reference_backbone(section, device)
-            reference = self.reference(backbone, self.inputs(plan, backbone.info.input_size))
+            try:
+                backbone = load_reference_backbone(section, device)
+                reference = self.reference(backbone, self.inputs(plan, backbone.info.input_size))
+            except torch.OutOfMemoryError as error:
+                raise DeviceMemoryError(
+                    section.name,
+                    f"{device} is out of memory before any training",
+                    "free the device and run the study again",
+                ) from error
             check_computable(reference.probe.pooled, study.measure)
             del backbone
         self._say("running", 0, 0, n_workers=plan.n_workers)

@@ -22,7 +22,8 @@ from engine.jobs.stage import Failure, Stage, Throttled, read_stage
 from engine.lock import locked
 from engine.runs.record import RUN_FILE, RunRecord, State, read_record, write_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import refuse_other_spec, run_specs
+from engine.study import run_specs
+from engine.study_changes import refuse_other_spec
 
 EXIT_PAUSED = 75  # of a worker: no space is left on the disk
 _POLL_S = 0.2
@@ -92,6 +93,7 @@ class Scheduler:
         for slot in sorted(self._paused):
             self._start(slot, prepares=not (self._folder.path / PLAN_FILE).exists())
         self._paused.clear()
+        self._stage.write(Stage("running", n_workers=len(self._workers)), is_last=True)
 
     def _pause(self, slot: int) -> None:
         stage = read_stage(self._folder.stage_path)

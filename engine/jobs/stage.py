@@ -35,8 +35,14 @@ class Failure:
         """The failure of an expected error."""
         return cls(error.where, error.problem, error.fix, error.exit_code)
 
+    def as_error(self) -> SimtuiError:
+        """The error again, for whoever started the process."""
+        error = SimtuiError(self.where, self.problem, self.fix)
+        error.exit_code = self.exit_code
+        return error
+
     def __str__(self) -> str:
-        return f"{self.where}: {self.problem}\n  fix: {self.fix}"
+        return str(self.as_error())
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from engine.errors import (
 from engine.finetune.inputs import Inputs
 from engine.finetune.learner import learning_rate
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import Bench, execute_run
+from engine.finetune.run import Bench, execute_run, memory_error
 from engine.jobs.plan import PLAN_FILE, Plan, read_plan
 from engine.jobs.prepare import Preparation
 from engine.jobs.scheduler import EXIT_PAUSED
@@ -124,6 +124,8 @@ class Worker:
             raise
         except DeviceMemoryError as error:
             return self._try_again(path, error)
+        except torch.OutOfMemoryError:  # before training: as the backbone is loaded or looked at
+            return self._try_again(path, memory_error(record.run_id, self._device, record.spec.finetune.batch_size))
         except SimtuiError as error:
             _log.error("%s: %s", record.run_id, error)
             return self._end(path, State.FAILED, one_line(error))

@@ -10,7 +10,8 @@ import pytest
 from engine.errors import StudyError
 from engine.measures import MEASURES
 from engine.quality import QUALITY
-from engine.study import Study, extended_study, freeze_study, load_study, run_specs
+from engine.study import Study, freeze_study, load_study, run_specs
+from engine.study_changes import extended_study
 
 TEXT = """\
 [study]

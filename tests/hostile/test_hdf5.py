@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
@@ -114,30 +115,30 @@ def outside(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("make", MADE, ids=[make.__name__ for make in MADE])
-def test_nothing_outside_the_file_is_read(tmp_path: Path, outside: Path, make: Callable[..., None]) -> None:
-    path = tmp_path / "run" / "results.h5"
-    path.parent.mkdir()
-    with h5py.File(path, "w", libver="latest") as file:
+@contextmanager
+def _results_file(run_path: Path) -> Iterator[h5py.File]:
+    """A results file of the first schema, which has no seal, for more to be put into."""
+    with h5py.File(run_path / "results.h5", "w", libver="latest") as file:
         file.attrs["schema"] = 1
         file["epoch"] = np.arange(2)
         file.create_dataset("layer", data=["blocks.0"], dtype=h5py.string_dtype())
+        yield file
+
+
+@pytest.mark.parametrize("make", MADE, ids=[make.__name__ for make in MADE])
+def test_nothing_outside_the_file_is_read(tmp_path: Path, outside: Path, make: Callable[..., None]) -> None:
+    with _results_file(tmp_path) as file:
         file.create_group("quality")
         make(file, outside)
     with pytest.raises(DamagedError) as caught:
-        read_results(path.parent)
+        read_results(tmp_path)
     assert str(SECRET) not in caught.value.problem and "root:" not in caught.value.problem
 
 
 def test_the_same_file_without_tricks_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "run" / "results.h5"
-    path.parent.mkdir()
-    with h5py.File(path, "w", libver="latest") as file:
-        file.attrs["schema"] = 1
-        file["epoch"] = np.arange(2)
-        file.create_dataset("layer", data=["blocks.0"], dtype=h5py.string_dtype())
+    with _results_file(tmp_path) as file:
         file.create_dataset("quality/loss", data=np.ones(2, "f4"))
-    assert read_results(path.parent).quality["loss"].tolist() == [1, 1]
+    assert read_results(tmp_path).quality["loss"].tolist() == [1, 1]
 
 
 def test_an_attribute_that_lies_is_refused(tmp_path: Path) -> None:

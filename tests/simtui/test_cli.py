@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from engine.jobs.launch import make_study_folder
+from engine.runs.record import RunRecord, write_record
+from engine.study import freeze_study, load_study, run_specs
 from tests.engine.analysis.test_tables import folder  # noqa: F401
 from tests.studies import write_study
 
@@ -86,6 +90,35 @@ def test_clean_asks_lists_and_knows_its_kinds(folder: object, tmp_path: Path) ->
     assert asked.returncode == 130 and "leftovers" in asked.stdout and (tmp_path / "runs" / "x.tmp-1").exists()
     assert simtui("clean", tmp_path, "--yes").stdout.splitlines()[-1].startswith("Freed ")
     assert simtui("clean", tmp_path, "--yes").stdout == "Nothing can be freed.\n"
+
+
+def test_the_folder_of_a_study_file_is_not_taken_for_a_study(tmp_path: Path) -> None:
+    request = write_study(tmp_path)
+    for command in ("status", "verify", "clean", "stop", "run"):
+        done = simtui(command, tmp_path)
+        assert done.returncode == 2 and "no study has been run in it" in done.stderr, command
+        assert f'fix: start it: "simtui run {request}"' in done.stderr
+    (tmp_path / "studies" / "tiny" / "runs").mkdir(parents=True)
+    assert f"fix: give {tmp_path / 'studies' / 'tiny'}" in simtui("verify", tmp_path).stderr
+
+
+def test_a_frozen_study_that_was_changed_is_not_started(folder: object, tmp_path: Path) -> None:  # noqa: F811
+    path = tmp_path / "study.toml"
+    path.write_text(freeze_study(load_study(path)).replace("epochs = ", "epochs = 1"))
+    done = simtui("run", tmp_path)
+    assert done.returncode == 3 and "changed since it was frozen" in done.stderr and not done.stdout
+    assert simtui("verify", tmp_path).returncode == 3
+
+
+def test_what_stops_a_study_at_its_start_is_said_at_once(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    out = tmp_path / "out"
+    make_study_folder(load_study(request), out)
+    run_id = run_specs(load_study(request))[0].run_id
+    other = replace(run_specs(load_study(request))[0], probe_n=5)
+    write_record(out / "runs" / run_id, RunRecord(run_id, other))
+    done = simtui("run", request, "--out", out)
+    assert done.returncode == 2 and "probe_n: is 6, but the run was started with 5" in done.stderr
 
 
 def test_status_shows_every_run(folder: object, tmp_path: Path) -> None:  # noqa: F811

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from engine.errors import DamagedError, DeviceMemoryError, NoSpaceError, StudyError
 from engine.jobs import worker as worker_module
 from engine.jobs.launch import make_study_folder, start_study
 from engine.jobs.plan import PLAN_FILE, Plan, write_plan
+from engine.jobs.prepare import Preparation
 from engine.jobs.progress import study_progress
 from engine.jobs.scheduler import queue_runs
 from engine.jobs.worker import MAX_ATTEMPTS, Worker, refuse_other_settings
@@ -75,6 +77,33 @@ def test_a_failure_that_may_pass_is_tried_again_after_the_others(
     assert {record.attempts for record in folder.listing().records if record.spec.method == "linear"} == {0}
 
 
+def test_a_device_that_is_full_as_the_backbone_is_loaded_is_tried_again(
+    worker: Worker, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n_left = [2]
+
+    def bench(self: Worker, record: RunRecord) -> tuple[RunRecord, None]:
+        if n_left[0]:
+            n_left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return record, None
+
+    monkeypatch.setattr(Worker, "_bench", bench)
+    _runs(monkeypatch, lambda record: None)
+    worker.run()
+    assert sorted(record.attempts for record in folder.listing().records) == [0, 1, 1]
+    assert {record.state for record in folder.listing().records} == {State.DONE}
+
+
+def test_a_device_that_is_full_before_any_run_is_said(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("engine.jobs.prepare.load_reference_backbone", load)
+    with pytest.raises(DeviceMemoryError, match="bundled:supervised: cpu is out of memory before any training"):
+        Preparation(folder, reports=True).prepare()
+
+
 def test_a_full_disk_leaves_the_run_queued_and_ends_the_worker(
     worker: Worker, folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,10 +146,10 @@ def test_a_damaged_record_is_left_alone_and_the_others_run(folder: StudyFolder) 
 def test_a_worker_that_dies_twice_in_one_run_fails_it_and_goes_on(
     folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SIMTUI_FAULT", "checkpoints/epoch-002.safetensors:begin")  # of `full`, in each process
+    monkeypatch.setenv("SIMTUI_FAULT", "*_full_*/history.csv:begin")  # in each process that takes this run
     assert start_study(folder).wait() == 1
     states = {record.spec.method: record for record in folder.listing().records}
-    assert {method: record.state for method, record in states.items() if method != "full"}.keys()
+    assert {states[method].state for method in ("linear", "scratch")} == {State.DONE}
     assert states["full"].state is State.FAILED
     assert states["full"].reason.startswith("its process was killed by SIGKILL, 2 times")
     monkeypatch.delenv("SIMTUI_FAULT")
@@ -147,6 +176,9 @@ def test_a_full_disk_pauses_the_study_until_there_is_room(tmp_path: Path) -> Non
         progress = study_progress(folder)
         assert progress.is_running and f"no space in {disk}" in progress.stage and "need " in progress.stage
         (disk / "filler").unlink()
+        while study_progress(folder).stage.startswith("paused"):
+            assert time.monotonic() < end_s and process.poll() is None, folder.log_path.read_text()
+            time.sleep(0.05)
         assert process.wait(timeout=120) == 0
         assert {record.state for record in folder.listing().records} == {State.DONE}
     finally:

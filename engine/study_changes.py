@@ -1,0 +1,66 @@
+"""Owns what may change of a study that has begun, and names what may not; knows nothing of files.
+
+A run is named by its settings, so more runs can be asked for at any time. Settings that would mix results that do not
+belong together are refused, with the first that differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from engine.errors import StudyError
+from engine.study import RunSpec, Study, plain
+
+_FREE_OF_A_RUN = (
+    "study",
+    "dataset",
+    "keep",
+    "backbone.weights",
+    "finetune.methods",
+    "finetune.seeds",
+    "finetune.epochs",
+)
+
+
+def extended_study(frozen: Study, asked: Study) -> Study:
+    """The study to go on with in a folder that holds `frozen`: more runs may be asked for, other settings may not.
+
+    Raises:
+        StudyError: names the first setting that differs and would mix results that do not belong together.
+    """
+    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine)
+    free = replace(free, finetune=replace(asked.finetune, methods=frozen.finetune.methods, seeds=frozen.finetune.seeds))
+    for where, was, now in _differences(plain(frozen), plain(free)):
+        raise StudyError(
+            where,
+            f"is {now!r}, but the study folder was started with {was!r}",
+            "give another folder with --out, or put the setting back",
+        )
+    return asked
+
+
+def refuse_other_spec(found: RunSpec, spec: RunSpec) -> None:
+    """A run's folder is named by its settings: one that holds others must not have results added.
+
+    Raises:
+        StudyError: names the first setting that differs.
+    """
+    if found.spec_hash == spec.spec_hash:
+        return
+    differ = [each for each in _differences(plain(found), plain(spec)) if each[0] not in _FREE_OF_A_RUN]
+    where, was, now = next(iter(differ), ("settings", "others", "these"))
+    raise StudyError(
+        f"{spec.run_id}: {where}",
+        f"is {now!r}, but the run was started with {was!r}",
+        "remove the run's folder to compute it anew, or give another study folder with --out",
+    )
+
+
+def _differences(was: Any, now: Any, where: str = "") -> list[tuple[str, Any, Any]]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        keys = list(dict.fromkeys([*was, *now]))
+        return [
+            found for key in keys for found in _differences(was.get(key), now.get(key), f"{where}.{key}".lstrip("."))
+        ]
+    return [] if was == now else [(where, was, now)]
