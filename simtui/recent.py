@@ -29,7 +29,7 @@ def last_or_sample() -> Path:
         path = Path(_file().read_text("utf-8").strip())
     except (OSError, UnicodeDecodeError):
         return sample_study()
-    return path if (path / "study.toml").is_file() else sample_study()
+    return path if (path / "study.toml").is_file() and (path / "runs").is_dir() else sample_study()
 
 
 def remember(study: Path) -> None:
