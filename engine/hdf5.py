@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from engine.errors import DamagedError
-from engine.files import atomic_path, sha256_file
+from engine.files import atomic_path, sha256_file, size_of
 from engine.hdf5_image import Image
 from engine.hdf5_seal import Extent, Seal, SealError, block_size_for, read_seal
 from engine.vetting import is_known, is_refused, vet
@@ -32,6 +32,10 @@ _N_BESIDE = 100
 _MAX_BESIDE_BYTES = 64 << 20
 # What h5py raises for a damaged file, depending on where the damage lies.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError)
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+_LEADS_OUT = "refers to another file; refused"
+_NEWER = "written by schema"
+_UPGRADE = "upgrade simtui"
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def _image(
     with h5py.File(image, "w", libver="latest", userblock_size=block_size) as file:
         file.attrs.update({"schema": SCHEMA, "writer": "simtui", **attributes})
         for name, scale in coordinates.items():
-            stored = np.asarray(scale, dtype=h5py.string_dtype()) if scale.dtype.kind in "UO" else scale
+            stored = _encoded(scale) if scale.dtype.kind in "UO" else scale
             file.create_dataset(name, data=stored).make_scale(name)
         for name, array in arrays.items():
             values = np.ascontiguousarray(array.values)
@@ -91,6 +95,13 @@ def _image(
             for axis, dim in enumerate(array.dims):
                 dataset.dims[axis].attach_scale(file[dim])
     return image, block_size
+
+
+def _encoded(texts: np.ndarray) -> np.ndarray:
+    """Texts as HDF5 stores them; names of files need not be UTF-8, and come back as they were."""
+    encoded = np.empty(texts.shape, dtype=h5py.string_dtype())
+    encoded[:] = [str(text).encode("utf-8", "surrogateescape") for text in texts]
+    return encoded
 
 
 def _sha256(values: np.ndarray) -> str:
@@ -109,7 +120,7 @@ def open_arrays(path: Path, remake: str) -> Iterator[Reader]:
     seal = _checked_seal(path, remake)
     content_sha256 = seal.digest if seal else sha256_file(path)
     if not (seal and seal.is_own) and not is_known(content_sha256):
-        vet([(path, content_sha256), *_unknown_beside(path)], remake)
+        _vet([(path, content_sha256), *_unknown_beside(path)], remake)
     with _opened(path, seal, remake) as reader:
         yield reader
 
@@ -137,6 +148,15 @@ def check_arrays(path: Path, remake: str) -> None:
             seal.check_extent(path, extent)
         except (SealError, OSError) as error:
             raise DamagedError(str(path), str(error), remake) from error
+
+
+def _vet(files: list[tuple[Path, str]], remake: str) -> None:
+    try:
+        vet(files, remake)
+    except DamagedError as error:
+        # The child says only what is wrong: what a newer simtui wrote is not to be made again.
+        is_newer = error.problem.startswith(_NEWER)
+        raise DamagedError(error.where, error.problem, _UPGRADE if is_newer else error.fix) from error
 
 
 def _checked_seal(path: Path, remake: str) -> Seal | None:
@@ -189,9 +209,8 @@ class Reader:
         if not isinstance(schema, (int, np.integer)):
             raise self._damaged("", "has no schema version: not written by simtui")
         if int(schema) > SCHEMA:
-            raise DamagedError(
-                str(path), f"written by schema {schema}; this simtui reads up to {SCHEMA}", "upgrade simtui"
-            )
+            problem = f"{_NEWER} {schema}; this simtui reads up to {SCHEMA}; upgrade"
+            raise DamagedError(str(path), problem, _UPGRADE)
         if seal is None and int(schema) >= _SEALED_SINCE:
             raise self._damaged("", "has no seal")
 
@@ -274,39 +293,49 @@ class Reader:
         if not isinstance(dataset, h5py.Dataset):
             raise self._damaged(name, "is not a dataset")
         try:
-            kind, leads_out = dataset.dtype.kind, dataset.is_virtual or bool(dataset.external)
+            kind = dataset.dtype.kind
             # What is declared must be there, as written by simtui: the file's size bounds it too.
             stored = min(dataset.id.get_storage_size(), self._path.stat().st_size)
             n_bytes = dataset.nbytes
         except _DAMAGE as error:
             raise self._damaged(name, f"cannot be opened ({str(error)[:80]})") from error
-        if leads_out:
-            raise self._damaged(name, "refers to another file; refused")
+        self._check_storage(name, dataset)
         if kind not in "fiu":
             raise self._damaged(name, f"has type {dataset.dtype}; need numbers")
         if n_bytes > 2 * stored + 4096 * dataset.dtype.itemsize:
-            raise self._damaged(name, f"declares {n_bytes} bytes, stores {stored}")
+            raise self._damaged(name, f"declares {size_of(n_bytes)}, stores {size_of(stored)}")
         return dataset
+
+    def _check_storage(self, name: str, dataset: h5py.Dataset) -> None:
+        """Refuses what is read from elsewhere, or by code that is neither simtui's nor HDF5's."""
+        try:
+            settings = dataset.id.get_create_plist()
+            filters = {settings.get_filter(i)[0] for i in range(settings.get_nfilters())}
+            leads_out = dataset.is_virtual or bool(dataset.external)
+        except _DAMAGE as error:
+            raise self._damaged(name, f"cannot be opened ({str(error)[:80]})") from error
+        if leads_out:
+            raise self._damaged(name, _LEADS_OUT)
+        if unknown := filters - _FILTERS:
+            raise self._damaged(name, f"needs HDF5 filter {min(unknown)}, which is not simtui's; refused")
 
     def _read(self, dataset: h5py.Dataset, rows: slice) -> np.ndarray:
         try:
             return np.asarray(dataset[rows] if dataset.ndim else dataset[()])
         except _DAMAGE as error:
-            problem = str(error)[:80]
-            if "filter" in str(error) and "not available" in str(error):
-                problem = f"needs an HDF5 filter that is not there; refused ({problem})"
-            raise self._damaged(str(dataset.name), f"cannot be read ({problem})") from error
+            raise self._damaged(str(dataset.name), f"cannot be read ({str(error)[:80]})") from error
 
     def strings(self, name: str) -> tuple[str, ...]:
         """A coordinate of text."""
         dataset = self._object(name)
         try:
             is_text = isinstance(dataset, h5py.Dataset) and h5py.check_string_dtype(dataset.dtype) is not None
-            if dataset is None or not is_text or dataset.is_virtual or dataset.external:
+            if dataset is None or not is_text:
                 raise self._damaged(name, "is not a list of texts")
+            self._check_storage(name, dataset)
             if dataset.size > min(10_000_000, self._path.stat().st_size):
                 raise self._damaged(name, f"declares {dataset.size} texts")
-            return tuple(str(value) for value in np.ravel(dataset.asstr(errors="replace")[()]))
+            return tuple(str(value) for value in np.ravel(dataset.asstr(errors="surrogateescape")[()]))
         except _DAMAGE as error:
             raise self._damaged(name, f"cannot be read ({str(error)[:80]})") from error
 
@@ -323,7 +352,7 @@ class Reader:
                     return None
                 raise self._damaged(name, "is missing")
             if not isinstance(link, h5py.HardLink):
-                raise self._damaged(name, "refers to another file; refused")
+                raise self._damaged(name, _LEADS_OUT)
             try:
                 node = node[part]
             except _DAMAGE as error:

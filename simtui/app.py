@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -21,6 +22,7 @@ from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
 from simtui.actions import FORGETTING, MAP, RUNS, TRAJECTORIES, actions_of
 from simtui.exporting import export_csv
+from simtui.lookalikes import use_lookalikes
 from simtui.palette import is_colorless
 from simtui.reader import Answer, Broken, Curves, CurvesQuestion, News, Question, Reader, RunQuestion, Snapshot
 from simtui.safe_text import safe
@@ -74,11 +76,12 @@ class SimtuiApp(App[None]):
     def __init__(self, studies: Sequence[Path], poll_s: float = 1.0) -> None:
         super().__init__()
         crop_dirty_regions()
+        use_lookalikes()
         self.register_theme(_DARK)
         self.theme = "simtui"
         self.selection = Selection()
         self.snapshot: Snapshot | None = None
-        self.is_colorless = is_colorless(os.environ)
+        self.is_colorless = is_colorless(os.environ, sys.__stderr__.encoding if sys.__stderr__ else "utf-8")
         self._studies, self._study_index = tuple(studies), 0
         self._answers: dict[str, Answer] = {}
         self._reader = Reader(self._studies, lambda news: self.post_message(ReaderNews(news)), poll_s)

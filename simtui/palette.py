@@ -72,6 +72,11 @@ def digit(value: float) -> str:
     return "-" if value < 0 else str(min(int(value * 10 + 1e-9), 9))
 
 
-def is_colorless(environ: Mapping[str, str]) -> bool:
-    """Whether the user or the terminal rules colour out, so that digits and letters must say everything."""
-    return bool(environ.get("NO_COLOR")) or environ.get("TERM") in ("dumb", "unknown", "vt100", "vt220")
+def is_colorless(environ: Mapping[str, str], encoding: str = "utf-8") -> bool:
+    """Whether the user or the terminal rules colour out, so that digits and letters must say everything.
+
+    Args:
+        encoding: of what is sent to the terminal; without Unicode there are no blocks to be coloured.
+    """
+    is_plain = environ.get("TERM") in ("dumb", "unknown", "vt100", "vt220")
+    return bool(environ.get("NO_COLOR")) or is_plain or not encoding.lower().startswith("utf")

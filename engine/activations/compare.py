@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from engine.activations.store import block_number, remake_activations
 from engine.errors import ShapeError
 from engine.hdf5 import Reader, open_arrays
 from engine.measures import CkaAccumulator
+from engine.measures.check import Layer, as_layer
 
 BATCH_ROWS = 1024
 
@@ -31,7 +31,7 @@ def similarity_of_files(x_path: Path, y_path: Path, pooling: str, n_rows: int = 
         `linear_cka` and `debiased_cka`, `(L, M)` float64, as `engine.measures.heatmaps` gives them.
     Raises:
         ShapeError: other images or another order, no such pooling, or fewer than 4 images.
-        NonFiniteError: a value is NaN or infinite.
+        NonFiniteError: a value is NaN or infinite; names the file, the layer and the first image.
         DamagedError: a file is damaged.
     """
     accumulator = CkaAccumulator()
@@ -39,7 +39,7 @@ def similarity_of_files(x_path: Path, y_path: Path, pooling: str, n_rows: int = 
         files = [(path, stack.enter_context(open_arrays(path, remake_activations(path)))) for path in (x_path, y_path)]
         _check_same_images(files)
         layers = [_layers(path, file, pooling) for path, file in files]
-        batches = (_batches(file, names, n_rows) for (_, file), names in zip(files, layers, strict=True))
+        batches = (_batches(*file, names, n_rows) for file, names in zip(files, layers, strict=True))
         for xs, ys in zip(*batches, strict=True):
             accumulator.update(xs, ys)
     return accumulator.result()
@@ -67,7 +67,9 @@ def _layers(path: Path, file: Reader, pooling: str) -> list[str]:
     return [f"/layers/{layer}/{pooling}" for layer in layers]
 
 
-def _batches(file: Reader, names: list[str], n_rows: int) -> Iterator[list[np.ndarray]]:
+def _batches(path: Path, file: Reader, names: list[str], n_rows: int) -> Iterator[list[Layer]]:
     """The same rows of every layer, batch by batch."""
+    first_row = 0
     for parts in zip(*(file.row_batches(name, n_rows) for name in names), strict=True):
-        yield list(parts)
+        yield [as_layer(part, f"{path}:{name}", first_row) for part, name in zip(parts, names, strict=True)]
+        first_row += n_rows

@@ -133,7 +133,8 @@ def _refuse_pickle(path: Path) -> None:
     if is_pickle or path.suffix in _PICKLE_SUFFIXES:
         converted = path.with_suffix(".safetensors")
         if converted == path:  # torch.load goes by the suffix
-            raise WeightsError(str(path), "a pickle under a wrong name", f"rename it to {path.stem}.pth")
+            fix = f"rename it to {path.stem}.pth and give that: the command that converts it is then shown"
+            raise WeightsError(str(path), "pickle files can run code; convert it", fix)
         command = (
             "import torch; from safetensors.torch import save_file; "
             f"d = torch.load({str(path)!r}, map_location='cpu'); d = d.get('state_dict', d.get('model', d)); "

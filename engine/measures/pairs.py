@@ -140,9 +140,8 @@ def _measure(name: str) -> Measure:
 
 def _check_fits(measure: Measure, n: int, left: Sequence[Layer], right: Sequence[Layer]) -> None:
     if n < measure.min_n:
-        raise ShapeError(
-            left[0].where, f"has {n} images (need {measure.min_n} for {measure.name})", "compare more images"
-        )
+        problem = f"has {n} image{'s' * (n != 1)} (need {measure.min_n} for {measure.name})"
+        raise ShapeError(left[0].where, problem, "compare more images")
     widths = {len(layer.values.T): layer.where for layer in [*right, *left]}
     if measure.needs_equal_widths and len(widths) > 1:
         (d, where), (other_d, other) = list(widths.items())[:2]

@@ -69,4 +69,5 @@ def test_a_digit_says_the_tenths(value: float, shown: str) -> None:
 def test_when_colour_is_ruled_out() -> None:
     assert is_colorless({"NO_COLOR": "1", "TERM": "xterm-256color"})
     assert is_colorless({"TERM": "dumb"})
-    assert not is_colorless({"NO_COLOR": "", "TERM": "xterm-256color"})
+    assert is_colorless({"TERM": "xterm-256color"}, "ascii")
+    assert not is_colorless({"NO_COLOR": "", "TERM": "xterm-256color"}, "UTF-8")

@@ -53,7 +53,7 @@ def test_pickle_is_refused_and_the_fix_converts_it(tmp_path: Path, name: str) ->
 
 def test_pickle_under_a_wrong_name_is_refused(tmp_path: Path) -> None:
     torch.save({}, tmp_path / "w.safetensors")
-    with pytest.raises(WeightsError, match=r"a pickle under a wrong name\n  fix: rename it to w.pth"):
+    with pytest.raises(WeightsError, match=r"pickle files can run code; convert it\n  fix: rename it to w.pth and"):
         local_file(tmp_path / "w.safetensors")
 
 
