@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine.analysis.table import Cell, Table
@@ -18,16 +19,19 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 def to_csv(table: Table) -> str:
     """The table as CSV: a header, one line a row, nine significant digits, empty where there is no value."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([_cell(column) for column in table.columns])
-    writer.writerows([_cell(cell) for cell in row] for row in table.rows)
-    return text.getvalue()
+    return "".join(f"{_line(row)}\n" for row in (table.columns, *table.rows))
 
 
 def write_csv(table: Table, path: Path) -> None:
     """Writes the table as CSV: the old file stays, or the whole new one is there."""
     atomic_write(path, to_csv(table).encode("utf-8", "surrogateescape"))
+
+
+def _line(row: Sequence[Cell]) -> str:
+    text = io.StringIO()
+    # Python 3.11 quotes a lone carriage return only where it is part of the line end.
+    csv.writer(text, lineterminator="\r\n").writerow([_cell(cell) for cell in row])
+    return text.getvalue().removesuffix("\r\n")
 
 
 def _cell(cell: Cell) -> str:

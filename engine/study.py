@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_type_hints
@@ -17,6 +17,7 @@ import tomli_w
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from engine.data.options import DataOptions
 from engine.errors import DamagedError, StudyError
 from engine.files import digest, read_small
 from engine.measures.table import MEASURES
@@ -45,13 +46,11 @@ class StudySection:
     keep: Keep = "ends"
 
 
-@dataclass(frozen=True, config=_STRICT)
-class DataSection:
-    """The target domain: a folder of labelled images."""
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class DataSection(DataOptions):
+    """The target domain: a folder of labelled images (or an `.npz` file), and how it is to be read."""
 
     path: str
-    layout: str | None = None
-    group: str | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -61,12 +60,11 @@ class ProbeSection:
     n: Annotated[int, Field(ge=4, strict=True)] = 2048
 
 
-@dataclass(frozen=True, config=_STRICT)
-class OriginSection:
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class OriginSection(DataOptions):
     """The pre-training domain, for forgetting; `n` images of it are used."""
 
     path: str
-    layout: str | None = None
     n: Annotated[int, Field(ge=21, strict=True)] = 5000
 
 
@@ -93,6 +91,10 @@ class FinetuneSection:
     layer_decay: Annotated[float, Field(gt=0, le=1, strict=True)] = 1.0
     gradient_clip: Annotated[float, Field(gt=0, strict=True)] = 1.0
     flips: Literal["none", "horizontal", "both"] = "horizontal"
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    colour: Annotated[float, Field(ge=0, le=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    sampling: Literal["shuffle", "balanced"] = "shuffle"
     precision: Precision = "auto"
 
 
@@ -106,10 +108,14 @@ class MeasureSection:
 
 @dataclass(frozen=True, config=_STRICT)
 class MachineSection:
-    """How the study uses the machine; changes when results come, not (up to rounding) what they are."""
+    """How the study uses the machine; changes when results come, not (up to rounding) what they are.
+
+    `cache_gb` bounds the decoded images on disk at one input size; those beyond it are decoded in every epoch.
+    """
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
+    cache_gb: Annotated[float, Field(ge=0)] = 64.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -126,6 +132,8 @@ class Study:
     machine: MachineSection = MachineSection()
 
 
+# What pydantic puts into the place of an error for the branch of a union or the items of a tuple.
+_BRANCHES = ("tuple", "literal[", "str", "constrained-str")
 _SECTIONS: Mapping[str, Any] = {
     "study": StudySection,
     "data": DataSection,
@@ -136,6 +144,10 @@ _SECTIONS: Mapping[str, Any] = {
     "measure": MeasureSection,
     "machine": MachineSection,
 }
+
+
+# At these values a run is what it was before the setting existed, and keeps its name.
+_LATER_SETTINGS = {"rotation": 0.0, "colour": 0.0, "class_weights": "none", "sampling": "shuffle"}
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -165,6 +177,9 @@ class RunSpec:
         value["learning_rate"] = learning_rates.get(self.method)
         for other in ("keep", "study", "dataset"):
             value.pop(other)
+        for setting, default in _LATER_SETTINGS.items():
+            if value["finetune"][setting] == default:
+                value["finetune"].pop(setting)
         return digest(value)
 
     @property
@@ -211,8 +226,18 @@ def load_study(path: Path) -> Study:
 
 
 def freeze_study(study: Study) -> str:
-    """The study as TOML text that `load_study` reads back to an equal `Study` from any folder, with its digest."""
-    return sealed_comment(tomli_w.dumps(plain(study)))
+    """The study as TOML text that `load_study` reads back to an equal `Study` from any folder, with its digest.
+
+    Raises:
+        StudyError: a path is not UTF-8, so TOML cannot hold it.
+    """
+    text = tomli_w.dumps(plain(study))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        where = next(path for path in _paths(study) if not _is_utf8(path))
+        raise StudyError(where, "is not UTF-8, which a study file must be", "rename the folder") from error
+    return sealed_comment(text)
 
 
 def run_specs(study: Study) -> tuple[RunSpec, ...]:
@@ -246,6 +271,16 @@ def plain(value: Any) -> Any:
     return value
 
 
+def _paths(study: Study) -> Iterator[str]:
+    yield study.data.path
+    yield from (study.origin.path,) if study.origin else ()
+    yield from (each.weights for each in study.backbone if each.weights)
+
+
+def _is_utf8(path: str) -> bool:
+    return not any("\udc80" <= char <= "\udcff" for char in path)
+
+
 def _absolute(study: Study, folder: Path) -> Study:
     def resolve(path: str) -> str:
         return str(folder / Path(path).expanduser())
@@ -276,6 +311,14 @@ def _checked(study: Study, path: Path) -> Study:
                 f'probe.n = {study.probe.n}: need at least {need} images for measure.similarity "{name}"',
                 "raise probe.n or leave the measure out",
             )
+    for section, options in (("data", study.data), ("origin", study.origin)):
+        window = options.window if options else None
+        if isinstance(window, tuple) and not window[0] < window[1]:
+            raise StudyError(
+                path.name,
+                f"{section}.window = {list(window)}: need the low end below the high end",
+                "correct the value",
+            )
     if study.finetune.warmup_epochs >= study.finetune.epochs > 1:
         raise StudyError(
             path.name,
@@ -288,7 +331,7 @@ def _checked(study: Study, path: Path) -> Study:
 def _explained(error: ValidationError, text: str, path: Path) -> StudyError:
     """The first problem that pydantic found, in the words of someone who edits the file."""
     problem = error.errors()[0]
-    steps = [step for step in problem["loc"] if not (isinstance(step, str) and step.startswith("tuple"))]
+    steps = [step for step in problem["loc"] if not (isinstance(step, str) and step.startswith(_BRANCHES))]
     line = _line_of(text, steps)
     where = f"{path.name} line {line}" if line else path.name
     key = str(steps[-1]) if steps else ""

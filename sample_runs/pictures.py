@@ -8,9 +8,17 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
+from rich.console import Console
+
+from engine.data.inspection import inspect_dataset
+from engine.data.options import DataOptions
+from engine.data.synthetic.dermoscopy import generate
 from simtui.app import SimtuiApp
+from simtui.dataset import draw
 from simtui.recent import sample_study
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
@@ -29,6 +37,17 @@ async def screenshot(keys: str) -> str:
         await pilot.pause(_SETTLE_S)
         # Textual names a web font, which would be fetched, or missing: the machine's own one is used.
         return app.export_screenshot().replace("Fira Code", "DejaVu Sans Mono")
+
+
+def dataset_screen() -> str:
+    """What `simtui data` prints of generated dermoscopy images, as SVG."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "dermoscopy"
+        generate(root, 480, 0)
+        found = inspect_dataset(root, DataOptions(), n_thumbnails=6)
+    console = Console(record=True, width=110, height=40, file=StringIO(), force_terminal=True, color_system="truecolor")
+    draw(console, replace(found, path="data/dermoscopy"))
+    return console.export_svg(title="simtui data data/dermoscopy").replace("Fira Code", "DejaVu Sans Mono")
 
 
 def rasterise(svg: str, path: Path, chromium: str) -> None:
@@ -51,8 +70,9 @@ def main() -> None:
     if chromium is None:
         sys.exit("pictures need headless Chromium\n  fix: install it")
     FOLDER.mkdir(exist_ok=True)
-    for name, keys in PICTURES.items():
-        rasterise(asyncio.run(screenshot(keys)), FOLDER / f"{name}.png", chromium)
+    pictures = {"data": dataset_screen()} | {name: asyncio.run(screenshot(keys)) for name, keys in PICTURES.items()}
+    for name, svg in pictures.items():
+        rasterise(svg, FOLDER / f"{name}.png", chromium)
         print(FOLDER / f"{name}.png")
 
 

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from engine.errors import MachineError, SimtuiError, StudyError
+from engine.errors import SimtuiError, StudyError
 from engine.measures.table import MEASURES
+from simtui.lookalikes import use_lookalikes
 from simtui.safe_text import safe
 
 if TYPE_CHECKING:
     from engine.runs.study_folder import StudyFolder
 
 _FOLDER = click.Path(path_type=Path)
+_POLICY = click.Choice(["ignore", "zeros", "ones"])
 
 
 class _Commands(click.Group):
@@ -212,6 +214,67 @@ def clean(folder: Path, also: tuple[str, ...], yes: bool) -> None:
     sys.exit(report_clean(_study_folder(folder), also, asks=not yes))
 
 
+@commands.command(
+    **examples(
+        "simtui data data/ISIC2018", "simtui data study.toml",
+        "simtui data data/xray --label Finding --group patient_id --window 0,4095",
+        "simtui data chestmnist_224.npz --backbone timm:vit_base_patch16_224.augreg_in21k",
+        "simtui data data/imagenet-val --origin --json > imagenet.json",
+    )
+)  # fmt: skip
+@click.argument("path", type=_FOLDER)
+@click.option("--origin", "is_origin", is_flag=True, help="It is a set of the pre-training domain: no splits needed.")
+@click.option("--backbone", metavar="NAME", help="Also measure it here, and estimate the time of an epoch.")
+@click.option("--weights", type=_FOLDER, help="Local weights of the backbone.")
+@click.option("--input-size", type=click.IntRange(16, 1024), help="Pixels.  [default: the backbone's, or 224]")
+@click.option("--images", "n_images", type=click.IntRange(1), help="Decode only so many.  [default: all]")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--layout", metavar="NAME", help="Force a layout.  [default: recognised]")
+@click.option("--table", metavar="FILE", help="The table of labels in the folder.")
+@click.option("--image", metavar="COLUMN", help="The column of paths or ids.")
+@click.option("--label", metavar="COLUMN", multiple=True, help="The column of labels; several for one-hot or findings.")
+@click.option("--group", metavar="COLUMN", help='What must stay in one split, such as patient_id; "" for nothing.')
+@click.option("--split", metavar="COLUMN", help="The column of splits.")
+@click.option("--task", type=click.Choice(["single", "ordinal", "multilabel"]), help="[default: seen from the labels]")
+@click.option("--uncertain", type=_POLICY, help="What -1 of a finding counts as.  [default: ignore]")
+@click.option("--blank", type=_POLICY, help="What an empty finding counts as.  [default: zeros]")
+@click.option("--window", metavar="LOW,HIGH", help='Black and white of deep images, or "auto".')
+@click.option("--frame", type=click.IntRange(0), help="Which frame of several.")
+@click.option("--follow-links", is_flag=True, default=None, help="Links may lead out of the folder.")
+@click.option("--max-skipped", type=click.FloatRange(0, 1), help="Share of unusable images.  [default: 0.05]")
+def data(
+    path: Path,
+    is_origin: bool,
+    backbone: str | None,
+    weights: Path | None,
+    input_size: int | None,
+    n_images: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Read a dataset and say what it is and every problem of it; writes nothing.
+
+    PATH is the folder of a dataset, an .npz file of MedMNIST, or a study file, whose [data] section (with --origin its
+    [origin]) is then taken. Each option is also a setting of that section. Exit code 2 where no study could start.
+    """
+    from simtui.dataset import report_data
+    from simtui.dataset_options import options_of
+
+    folder, options = options_of(path, given, is_origin=is_origin)
+    sys.exit(
+        report_data(
+            folder,
+            options,
+            is_origin=is_origin,
+            backbone=backbone,
+            weights=weights,
+            input_size=input_size,
+            n_images=n_images,
+            as_json=as_json,
+        )
+    )
+
+
 @commands.command(**examples("simtui doctor"))
 def doctor() -> None:
     """Check terminal, libraries, devices, cached weights and disk; says how to mend what is wrong."""
@@ -240,7 +303,9 @@ def _open(studies: list[Path]) -> None:
     for path in studies:
         _study_folder(path)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise MachineError("standard output", "is not a terminal", 'run it in a terminal, or use "simtui export"')
+        raise StudyError(
+            "standard output", 'needs a terminal; use "simtui export"', "run it in a terminal, or export a table"
+        )
     from simtui.app import SimtuiApp
     from simtui.recent import remember
 
@@ -250,6 +315,7 @@ def _open(studies: list[Path]) -> None:
 
 def main() -> None:
     """The entry point: one message and an exit code for what is expected; a log with its path for what is not."""
+    use_lookalikes()
     try:
         commands(standalone_mode=False)
     except SimtuiError as error:

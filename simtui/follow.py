@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from engine.analysis.score import score_of
 from engine.jobs.launch import end_study, stop_study
 from engine.jobs.progress import StudyProgress, study_progress
 from engine.runs.record import RunRecord, State
@@ -112,7 +113,8 @@ def _drawn(progress: StudyProgress, stopping: bool) -> Group:
     bars.update(task, completed=progress.epochs_done + inside)
     for run_id, hint in progress.runs.items():
         done = max(hint.epoch - 1, 0) + (hint.step / hint.steps if hint.steps else 0)
-        note = f"epoch {hint.epoch}/{hint.epochs}  loss {hint.loss:.3f}  {hint.images_per_s:.0f} images/s"
+        speed = f"{hint.images_per_s:.0f} images/s  {hint.waited_share:.0%} waiting"
+        note = f"epoch {hint.epoch}/{hint.epochs}  loss {hint.loss:.3f}  {speed}"
         task = bars.add_task(f"  {_short(run_id)}", total=hint.epochs, note=note)
         bars.update(task, completed=done)
     words = [Text(_headline(progress))]
@@ -141,7 +143,7 @@ def _runs_table(progress: StudyProgress) -> RichTable:
         ("run", "left"),
         ("state", "left"),
         ("epoch", "right"),
-        ("test accuracy", "right"),
+        (f"test {score_of(progress.records).label}", "right"),
         ("note", "left"),
     ):
         table.add_column(name, justify="right" if justify == "right" else "left", no_wrap=name != "note")
@@ -152,10 +154,11 @@ def _runs_table(progress: StudyProgress) -> RichTable:
 
 def _row(record: RunRecord, progress: StudyProgress) -> Sequence[Text]:
     hint = progress.runs.get(record.run_id)
-    accuracy = record.last.get("test_accuracy")
+    score = record.last.get(score_of([record]).metric)
     if hint:
         note = (
-            f"epoch {hint.epoch}, step {hint.step}/{hint.steps}, loss {hint.loss:.3f}, {hint.images_per_s:.0f} images/s"
+            f"epoch {hint.epoch}, step {hint.step}/{hint.steps}, loss {hint.loss:.3f}, "
+            f"{hint.images_per_s:.0f} images/s, {hint.waited_share:.0%} waiting for images"
         )
     else:
         note = safe(record.reason)
@@ -163,6 +166,6 @@ def _row(record: RunRecord, progress: StudyProgress) -> Sequence[Text]:
         Text(_short(record.run_id)),
         Text(str(record.state), style=_COLOURS.get(record.state, "")),
         Text(f"{max(record.epochs_done, 0)}/{record.spec.epochs}"),
-        Text("–" if accuracy is None else f"{accuracy:.3f}"),
+        Text("–" if score is None else f"{score:.3f}"),
         Text(note, style="dim"),
     )

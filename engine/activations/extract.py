@@ -10,7 +10,8 @@ from torch import Tensor
 
 from engine.activations.store import Activations, activation_key, as_stored
 from engine.backbones.backbone import Backbone, BackboneInfo
-from engine.data.pixels import PixelCache
+from engine.data.pixels import PixelCache, Pixels
+from engine.data.prefetch import Prefetched
 from engine.errors import NonFiniteError
 
 BATCH_SIZE = 128
@@ -22,11 +23,16 @@ def layer_names(info: BackboneInfo) -> tuple[str, ...]:
     return tuple(f"blocks.{i}" for i in range(info.n_blocks))
 
 
+def standardised(images: Tensor, info: BackboneInfo) -> Tensor:
+    """`(n, 3, s, s)` float32 in [0, 1] -> the same, as the backbone was trained to see it; the argument is reused."""
+    mean = torch.tensor(info.mean, device=images.device).view(1, 3, 1, 1)
+    std = torch.tensor(info.std, device=images.device).view(1, 3, 1, 1)
+    return images.sub_(mean).div_(std)
+
+
 def normalised(pixels: Tensor, info: BackboneInfo) -> Tensor:
     """`(n, s, s, 3)` uint8 -> `(n, 3, s, s)` float32, as the backbone was trained to see it."""
-    mean = torch.tensor(info.mean, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(info.std, device=pixels.device).view(1, 3, 1, 1)
-    return (pixels.permute(0, 3, 1, 2).float() / 255.0 - mean) / std
+    return standardised(pixels.permute(0, 3, 1, 2).float() / 255.0, info)
 
 
 def centre_crop(pixels: Tensor, size: int) -> Tensor:
@@ -90,17 +96,22 @@ def key_of(info: BackboneInfo, images_digest: str) -> str:
     return activation_key(info.weights_sha256 or info.weights_source, images_digest, preprocessing)
 
 
-def _batches(pixels: np.ndarray, info: BackboneInfo, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    for start in range(0, len(pixels), BATCH_SIZE):
-        batch = torch.from_numpy(np.array(pixels[start : start + BATCH_SIZE])).to(device, non_blocking=True)
-        yield start, normalised(centre_crop(batch, info.input_size), info)
+def _batches(pixels: Pixels, info: BackboneInfo, device: torch.device) -> Iterator[tuple[int, Tensor]]:
+    starts = range(0, len(pixels), BATCH_SIZE)
+    read = Prefetched(lambda start: np.array(pixels[start : start + BATCH_SIZE]), starts)
+    for start, batch in zip(starts, read, strict=True):
+        moved = torch.from_numpy(batch).to(device, non_blocking=True)
+        yield start, normalised(centre_crop(moved, info.input_size), info)
 
 
 def _check_finite(found: Activations, layer_rows: np.ndarray) -> None:
-    parts = [("the embedding", found.embedding, np.arange(len(found.ids)))]
-    for values in found.pooled.values():
-        parts += [(layer, matrix, layer_rows) for layer, matrix in zip(found.layers, values, strict=True)]
-    for where, matrix, rows in parts:
+    # Layer by layer from the input: the first that is not finite is where it begins.
+    parts = [
+        (layer, matrix, layer_rows)
+        for i, layer in enumerate(found.layers)
+        for matrix in (values[i] for values in found.pooled.values())
+    ]
+    for where, matrix, rows in [*parts, ("the embedding", found.embedding, np.arange(len(found.ids)))]:
         bad = ~np.isfinite(matrix).all(axis=1)
         if bad.any():
             first = found.ids[int(rows[np.argmax(bad)])]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.analysis.estimators import measures_of, notes_on, similarity_metrics
+from engine.analysis.score import score_of
 from engine.analysis.table import Cell, Spread, Table
 from engine.runs.record import RunRecord, State
 
@@ -12,7 +13,6 @@ HEAD = (
     "backbone", "paradigm", "method", "n_seeds",
     "origin_knn_before_mean", "origin_knn_before_sd", "origin_knn_after_mean", "origin_knn_after_sd",
     "drop_mean", "drop_sd", "drop_relative_mean", "drop_relative_sd",
-    "test_accuracy_mean", "test_accuracy_sd",
 )  # fmt: skip
 NO_ORIGIN = "this study has no origin set: add [origin] to the study file to measure forgetting"
 PROTOCOL = (
@@ -25,25 +25,26 @@ SCRATCH = "scratch: before is the randomly initialised network, so its drop says
 def forgetting_table(records: Sequence[RunRecord]) -> Table:
     """One row a backbone and method, over its finished runs; sd is the sample standard deviation over seeds.
 
-    The last columns are the final similarities that the study asks for, each the mean over the blocks.
+    The last columns are the study's score (accuracy, or AUROC) and the final similarities that it asks for, each the
+    mean over the blocks.
     """
-    similarities = similarity_metrics(records)
+    similarities, score = similarity_metrics(records), score_of(records).metric
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for record in records:
         if record.state is State.DONE:
             groups.setdefault((record.spec.backbone.name, record.provenance.paradigm, record.spec.method), []).append(
                 record
             )
-    rows = tuple((*key, *_figures(runs, similarities)) for key, runs in groups.items())
+    rows = tuple((*key, *_figures(runs, [score, *similarities])) for key, runs in groups.items())
     measured = any(record.last.get("origin_knn") is not None for runs in groups.values() for record in runs)
     notes: tuple[str, ...] = (PROTOCOL,) if measured or not groups else (NO_ORIGIN,)
     if any(method == "scratch" for _, _, method in groups):
         notes += (SCRATCH,)
-    columns = (*HEAD, *(f"{name}_{what}" for name in similarities for what in ("mean", "sd")))
+    columns = (*HEAD, *(f"{name}_{what}" for name in (score, *similarities) for what in ("mean", "sd")))
     return Table("forgetting", columns, rows, (*notes, *notes_on(records, measures_of(records))))
 
 
-def _figures(runs: Sequence[RunRecord], similarities: Sequence[str]) -> tuple[Cell, ...]:
+def _figures(runs: Sequence[RunRecord], finals: Sequence[str]) -> tuple[Cell, ...]:
     before = [run.first.get("origin_knn") for run in runs]
     after = [run.last.get("origin_knn") for run in runs]
     pairs = [(b, a) for b, a in zip(before, after, strict=True) if b is not None and a is not None]
@@ -52,7 +53,6 @@ def _figures(runs: Sequence[RunRecord], similarities: Sequence[str]) -> tuple[Ce
         Spread.of(after),
         Spread.of(b - a for b, a in pairs),
         Spread.of((b - a) / b if b else None for b, a in pairs),
-        Spread.of(run.last.get("test_accuracy") for run in runs),
-        *(Spread.of(run.last.get(name) for run in runs) for name in similarities),
+        *(Spread.of(run.last.get(name) for run in runs) for name in finals),
     )
     return (len(runs), *(value for spread in spreads for value in (spread.mean, spread.sd)))

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.analysis.estimators import measures_of, notes_on, similarity_metrics
+from engine.analysis.score import scores_of
 from engine.analysis.table import Cell, Table
 from engine.runs.record import RunRecord
 
 HEAD = (
     "run", "backbone", "paradigm", "dataset", "dataset_is_synthetic", "method", "seed", "state", "epochs_done",
-    "epochs", "test_accuracy", "test_balanced_accuracy", "test_auroc", "test_ece",
+    "epochs",
 )  # fmt: skip
 TAIL = ("origin_knn_before", "origin_knn_after", "reason")
 NOTES = (
@@ -23,13 +24,13 @@ NOTES = (
 
 
 def runs_table(records: Sequence[RunRecord]) -> Table:
-    """One row a run, in the order given; a column for each similarity that the study asks for."""
-    similarities = similarity_metrics(records)
-    rows = tuple(_row(record, similarities) for record in records)
-    return Table("runs", (*HEAD, *similarities, *TAIL), rows, (*NOTES, *notes_on(records, measures_of(records))))
+    """One row a run, in the order given; a column for each score of its task and each similarity asked for."""
+    finals = (*(score.metric for score in scores_of(records)), "test_ece", *similarity_metrics(records))
+    rows = tuple(_row(record, finals) for record in records)
+    return Table("runs", (*HEAD, *finals, *TAIL), rows, (*NOTES, *notes_on(records, measures_of(records))))
 
 
-def _row(record: RunRecord, similarities: Sequence[str]) -> tuple[Cell, ...]:
+def _row(record: RunRecord, finals: Sequence[str]) -> tuple[Cell, ...]:
     last, first = record.last, record.first
     return (
         record.run_id,
@@ -42,8 +43,7 @@ def _row(record: RunRecord, similarities: Sequence[str]) -> tuple[Cell, ...]:
         str(record.state),
         max(record.epochs_done, 0),
         record.spec.epochs,
-        *(last.get(f"test_{name}") for name in ("accuracy", "balanced_accuracy", "auroc", "ece")),
-        *(last.get(name) for name in similarities),
+        *(last.get(name) for name in finals),
         first.get("origin_knn"),
         last.get("origin_knn"),
         record.reason,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.analysis.estimators import notes_on
+from engine.analysis.score import ACCURACY, Score, score_of
 from engine.analysis.table import Cell, Spread, Table
 from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
@@ -25,13 +26,17 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """The runs of one backbone and method: similarity to the pre-trained model, and accuracy, at every epoch."""
+    """The runs of one backbone and method: similarity to the pre-trained model, and their score, at every epoch.
+
+    `accuracy` is that of `score`: accuracy, or mean AUROC where an image may have several labels.
+    """
 
     backbone: str
     method: str
     run_ids: tuple[str, ...]
     similarity: Curve
     accuracy: Curve
+    score: Score = ACCURACY
 
 
 def trajectories(
@@ -39,15 +44,14 @@ def trajectories(
     results: Mapping[str, Results],
     key: SimilarityKey,
     layer: str = MEAN_OF_LAYERS,
-    metric: str = "test_accuracy",
 ) -> tuple[Trajectory, ...]:
     """Groups runs by backbone and method, in the order in which they first come.
 
     Args:
         results: run id -> its results; runs that are not in it, or lack the layer, are left out.
         layer: one block, compared with the same block of the pre-trained model, or the mean over all blocks.
-        metric: a name of `Results.quality`.
     """
+    score = score_of(records)
     groups: dict[tuple[str, str], list[str]] = {}
     for record in records:
         found = results.get(record.run_id)
@@ -59,7 +63,8 @@ def trajectories(
             method,
             tuple(run_ids),
             _curve([layer_similarity(results[run_id], key, layer) for run_id in run_ids]),
-            _curve([results[run_id].quality.get(metric, np.empty(0)) for run_id in run_ids]),
+            _curve([results[run_id].quality.get(score.metric, np.empty(0)) for run_id in run_ids]),
+            score,
         )
         for (backbone, method), run_ids in groups.items()
     )
@@ -79,9 +84,9 @@ def trajectory_table(
     records: Sequence[RunRecord],
     key: SimilarityKey,
     layer: str,
-    metric: str = "test_accuracy",
 ) -> Table:
     """One row an epoch of each backbone and method; `records` are those of the runs behind them."""
+    metric = found[0].score.metric if found else ACCURACY.metric
     name = f"{key.measure}_{key.pooling}_{key.probe}"
     columns = (
         "backbone",

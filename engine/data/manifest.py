@@ -8,9 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from engine.data.intensity import AS_STORED, Decoding
+from engine.data.options import Task
 from engine.errors import DamagedError, DataError
 from engine.files import digest
 from engine.sealed import read_sealed_json, write_sealed_json
+
+Label = int | tuple[int, ...]
+"""A position in `classes`; or, of a multi-label dataset, 1, 0 or -1 (not known) for every class."""
 
 SPLITS = ("train", "val", "test")
 MAX_SKIPPED = 0.05
@@ -21,11 +26,11 @@ _REMAKE = "remove the file and read the dataset again"
 
 @dataclass(frozen=True)
 class Item:
-    """One image: `path` is relative to the dataset's folder, in POSIX form; `label` is a position in `classes`."""
+    """One image: `path` is relative to the dataset's folder, in POSIX form."""
 
     id: str
     path: str
-    label: int
+    label: Label
     split: str
     sha256: str
     group: str | None = None
@@ -41,7 +46,10 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A dataset: items in the order of their ids, the images that were skipped, and what the user should know."""
+    """A dataset: items in the order of their ids, the images that were skipped, and what the user should know.
+
+    `root` is the folder, or the `.npz` file; `group_name` is where the groups come from, None where there are none.
+    """
 
     root: Path
     layout: str
@@ -50,11 +58,15 @@ class Manifest:
     skipped: tuple[Skipped, ...] = ()
     synthetic: bool = False
     warnings: tuple[str, ...] = ()
+    task: Task = "single"
+    group_name: str | None = None
+    decoding: Decoding = AS_STORED
 
     @cached_property
     def digest(self) -> str:
         """64 hexadecimal digits over classes, ids, labels, splits and contents; the same wherever the folder lies."""
-        return digest([self.classes, [(item.id, item.label, item.split, item.sha256) for item in self.items]])
+        content = [self.classes, [(item.id, item.label, item.split, item.sha256) for item in self.items]]
+        return digest(content if self.decoding == AS_STORED else [*content, asdict(self.decoding)])
 
     def of_split(self, split: str) -> tuple[Item, ...]:
         """The items of "train", "val" or "test", in order."""
@@ -76,7 +88,9 @@ def read_manifest(path: Path) -> Manifest:
     content = read_sealed_json(path, _REMAKE, sealed_since=_SEALED_SINCE)
     schema = content.get("schema")
     if not isinstance(schema, int) or not 1 <= schema <= _SCHEMA:
-        raise DamagedError(str(path), f"written by schema {schema}; this simtui reads up to {_SCHEMA}", _REMAKE)
+        raise DamagedError(
+            str(path), f"written by schema {schema}; this simtui reads up to {_SCHEMA}; upgrade", _REMAKE
+        )
     try:
         manifest = _from_json(content)
         if manifest.digest != content["digest"]:
@@ -86,16 +100,16 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def refuse_many_skipped(where: str, skipped: Sequence[Skipped], n_images: int) -> None:
-    """Stops where more than 5 % of `n_images` images cannot be used.
+def refuse_many_skipped(where: str, skipped: Sequence[Skipped], n_images: int, limit: float = MAX_SKIPPED) -> None:
+    """Stops where more than a share `limit` of `n_images` images cannot be used.
 
     Raises:
         DataError: with the count and the first three.
     """
-    if len(skipped) > MAX_SKIPPED * n_images:
+    if len(skipped) > limit * n_images:
         first = "; ".join(f"{one.path}: {one.problem}" for one in skipped[:3])
-        problem = f"{len(skipped)} of {n_images} images cannot be used (limit {MAX_SKIPPED:.0%}): {first}"
-        raise DataError(where, problem, "mend or remove these images")
+        problem = f"{len(skipped)} of {n_images} images cannot be used (limit {limit:.0%}): {first}"
+        raise DataError(where, problem, "mend or remove these images, or raise data.max_skipped")
 
 
 def _from_json(content: dict[str, Any]) -> Manifest:
@@ -103,8 +117,21 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         root=Path(content["root"]),
         layout=content["layout"],
         classes=tuple(content["classes"]),
-        items=tuple(Item(**item) for item in content["items"]),
+        items=tuple(_item(one) for one in content["items"]),
         skipped=tuple(Skipped(**one) for one in content["skipped"]),
         synthetic=content["synthetic"],
         warnings=tuple(content["warnings"]),
+        task=content.get("task", "single"),
+        group_name=content.get("group_name"),
+        decoding=_decoding(content.get("decoding", {})),
     )
+
+
+def _item(content: dict[str, Any]) -> Item:
+    label = content["label"]
+    return Item(**{**content, "label": tuple(label) if isinstance(label, list) else label})
+
+
+def _decoding(content: dict[str, Any]) -> Decoding:
+    window = content.get("window")
+    return Decoding(tuple(window) if isinstance(window, list) else window, content.get("frame"))

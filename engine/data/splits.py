@@ -6,6 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.data.manifest import Label
+
 SHARES = {"train": 70, "test": 15, "val": 15}
 
 
@@ -18,8 +20,25 @@ class _Unit:
     n_of_label: Counter[int]
 
 
+NO_FINDING = -1
+
+
+def positives(label: Label) -> tuple[int, ...]:
+    """The classes that an image is of; `NO_FINDING` alone where a multi-label image has none."""
+    if isinstance(label, int):
+        return (label,)
+    return tuple(number for number, value in enumerate(label) if value == 1) or (NO_FINDING,)
+
+
+def strata(labels: Sequence[Label]) -> list[int]:
+    """The class by which an image is drawn: its own, or of several the one that is rarest among all images."""
+    found = [positives(label) for label in labels]
+    n_of = Counter(number for each in found for number in each)
+    return [min(each, key=lambda number: (n_of[number], number)) for each in found]
+
+
 def draw_splits(
-    labels: Sequence[int], contents: Sequence[str], groups: Sequence[str | None], shares: Mapping[str, int]
+    labels: Sequence[Label], contents: Sequence[str], groups: Sequence[str | None], shares: Mapping[str, int]
 ) -> list[str]:
     """A split for every image: stratified by label, decided by content alone.
 
@@ -28,7 +47,7 @@ def draw_splits(
     label that has two units or more has one in it.
 
     Args:
-        labels: a class a row.
+        labels: a class a row, or 1, 0 and -1 for every class; an image of several classes counts for each.
         contents: a content hash a row.
         groups: what must not be divided, a row; None is a group of its own.
         shares: split -> its share in percent, 100 in all, "train" among them; where two splits need an image alike, the
@@ -36,8 +55,9 @@ def draw_splits(
     Returns:
         A split a row.
     """
-    units = _units(labels, contents, groups)
-    n_of_label = Counter(labels)
+    classes = [positives(label) for label in labels]
+    units = _units(classes, contents, groups)
+    n_of_label = Counter(label for each in classes for label in each)
     # 100 x how many images of each label the split still lacks: whole numbers, so that ties are ties on any machine.
     lacks = {split: {label: share * n for label, n in n_of_label.items()} for split, share in shares.items()}
     members: dict[str, list[_Unit]] = {split: [] for split in shares}
@@ -70,7 +90,7 @@ def _give_test_every_label(members: dict[str, list[_Unit]], labels: Sequence[int
                 tested.update(unit.n_of_label)
 
 
-def _units(labels: Sequence[int], contents: Sequence[str], groups: Sequence[str | None]) -> list[_Unit]:
+def _units(labels: Sequence[tuple[int, ...]], contents: Sequence[str], groups: Sequence[str | None]) -> list[_Unit]:
     """The images that stay together, the largest first, then by content."""
     root_of: dict[tuple[str, str], tuple[str, str]] = {}
 
@@ -88,7 +108,11 @@ def _units(labels: Sequence[int], contents: Sequence[str], groups: Sequence[str 
     for row, key in enumerate(keys):
         rows_of[root(key)].append(row)
     units = [
-        _Unit(min(contents[row] for row in rows), tuple(rows), Counter(sorted(labels[row] for row in rows)))
+        _Unit(
+            min(contents[row] for row in rows),
+            tuple(rows),
+            Counter(sorted(label for row in rows for label in labels[row])),
+        )
         for rows in rows_of.values()
     ]
     return sorted(units, key=lambda unit: (-len(unit.rows), unit.digest))

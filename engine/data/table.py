@@ -12,6 +12,10 @@ from pathlib import Path
 from engine.data.images import open_regular
 from engine.errors import DataError, ImageError
 
+SUFFIXES = (".csv", ".tsv", ".tab")
+_DELIMITERS = ",;\t"
+_HEADER_LIMIT = 100_000  # a longer field is an error of the csv module, which is told when the rows are read
+
 
 @dataclass(frozen=True)
 class Row:
@@ -36,19 +40,29 @@ class Table:
             problem = f'no column "{column}"; found {", ".join(self.columns)}{near}'
             raise DataError(str(self.path), problem, f'name the column "{column}", or ask for one that is there')
 
+    def values(self, column: str) -> list[str]:
+        """The cells of a column, row by row."""
+        return [row.cells[column] for row in self.rows]
+
+    def refusal(self, problem: str, fix: str) -> DataError:
+        """An error of the table as a whole."""
+        return DataError(str(self.path), problem, fix)
+
     def error(self, line: int, problem: str, fix: str) -> DataError:
         """An error at a line of this table."""
         return DataError(f"{self.path} line {line}", problem, fix)
 
 
 def read_table(path: Path) -> Table:
-    """Reads a CSV file with a header, UTF-8, with or without byte order mark; blank lines are left out.
+    """Reads a table with a header, UTF-8, with or without byte order mark; blank lines are left out.
+
+    Fields are divided by what gives the header most of them: commas, semicolons or tabs.
 
     Raises:
         DataError: not readable, not UTF-8, no header, a column twice, or a row with other than the header's fields.
     """
     text = _text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
     rows: list[Row] = []
     columns: tuple[str, ...] = ()
     try:
@@ -72,10 +86,27 @@ def read_table(path: Path) -> Table:
     return Table(path, columns, tuple(rows))
 
 
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file, UTF-8.
+
+    Raises:
+        DataError: not readable, or not UTF-8.
+    """
+    return _text(path).splitlines()
+
+
 def did_you_mean(name: str, known: Sequence[str]) -> str:
     """`; did you mean "label"?` where one of the known names is near, else nothing."""
     near = get_close_matches(name, known, n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
+
+
+def _delimiter(path: Path, text: str) -> str:
+    """Found by reading the header with each: a quoted name may hold the others."""
+    header = next((line for line in text.splitlines() if line.strip()), "")[:_HEADER_LIMIT]
+    # Where two give as many, the suffix counts.
+    known = _DELIMITERS if path.suffix.lower() == ".csv" else _DELIMITERS[::-1]
+    return max(known, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
 
 def _text(path: Path) -> str:

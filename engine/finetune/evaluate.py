@@ -7,31 +7,57 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from sklearn.metrics import accuracy_score, recall_score, roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    average_precision_score,
+    cohen_kappa_score,
+    recall_score,
+    roc_auc_score,
+)
 from torch import Tensor
 
+from engine.data.options import Task
 from engine.errors import ShapeError, StudyError
+from engine.finetune.objective import task_loss
 from engine.measures import heatmap
 from engine.measures.check import as_layer
 from engine.quality import QUALITY
 from engine.study import MeasureSection
 
 
-def classification_metrics(logits: Tensor, labels: np.ndarray, split: str, quality: Sequence[str]) -> dict[str, float]:
-    """Loss, accuracy, balanced accuracy, macro AUROC and what else a study asks for, of one split.
+def classification_metrics(
+    logits: Tensor, labels: np.ndarray, split: str, quality: Sequence[str], task: Task = "single"
+) -> dict[str, float]:
+    """Loss, accuracy and what else a task reports and a study asks for, of one split.
 
     Args:
         logits: `(n, n_classes)`, on any device.
-        labels: `(n,)` integers in [0, n_classes).
+        labels: `(n,)` integers in [0, n_classes); `(n, n_classes)` of 1, 0 and -1 (not known) for "multilabel".
         split: prefix of the names, `val` or `test`.
         quality: names of `QUALITY`; those that need probabilities are computed.
     Returns:
-        `{split}_loss` (mean cross-entropy in nats), `{split}_accuracy`, `{split}_balanced_accuracy` (mean recall over
-        the classes that are there), `{split}_auroc` (mean one-vs-rest over the classes that are there; NaN with fewer
-        than two classes), and `{split}_{name}` for each of `quality`.
+        `{split}_loss` (mean loss without class weights, in nats), and `{split}_{name}` for each of `quality`. With one
+        class an image: `_accuracy`, `_balanced_accuracy` (mean recall over the classes that are there), `_auroc` (mean
+        one-vs-rest over the classes that are there; NaN with fewer than two classes), and for grades
+        `_quadratic_kappa` (Cohen's, quadratic weights; NaN where all images and predictions are of one grade). With
+        several: `_auroc` and `_average_precision`, the means over the classes that have known positives and
+        negatives, NaN where none has; `quality` is computed over all known pairs of image and class, each as a
+        decision between two.
     """
     logits = logits.double().cpu()
+    loss = float(task_loss(task, logits, torch.from_numpy(labels)))
+    if task == "multilabel":
+        found, probabilities, targets = _of_findings(logits, labels)
+    else:
+        found, probabilities, targets = _of_classes(logits, labels), logits.softmax(dim=1), labels
+        if task == "ordinal":
+            found["quadratic_kappa"] = _quadratic_kappa(labels, logits)
+    asked = [QUALITY[name] for name in quality if QUALITY[name].needs == "probabilities"]
+    found |= {each.name: each.function(probabilities, targets) if len(targets) else math.nan for each in asked}
+    return {f"{split}_{name}": value for name, value in {"loss": loss, **found}.items()}
+
+
+def _of_classes(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
     probabilities = logits.softmax(dim=1)
     predictions = probabilities.argmax(dim=1).numpy()
     present = np.unique(labels)
@@ -40,14 +66,37 @@ def classification_metrics(logits: Tensor, labels: np.ndarray, split: str, quali
     aurocs = [math.nan]
     if len(present) > 1:
         aurocs = [roc_auc_score(labels == c, probabilities[:, c].numpy()) for c in present]
-    asked = [QUALITY[name] for name in quality if QUALITY[name].needs == "probabilities"]
     return {
-        f"{split}_loss": float(F.cross_entropy(logits, torch.from_numpy(labels))),
-        f"{split}_accuracy": float(accuracy_score(labels, predictions)),
-        f"{split}_balanced_accuracy": float(recall),
-        f"{split}_auroc": float(np.mean(aurocs)),
-        **{f"{split}_{each.name}": each.function(probabilities, labels) for each in asked},
+        "accuracy": float(accuracy_score(labels, predictions)),
+        "balanced_accuracy": float(recall),
+        "auroc": float(np.mean(aurocs)),
     }
+
+
+def _quadratic_kappa(labels: np.ndarray, logits: Tensor) -> float:
+    predictions = logits.argmax(dim=1).numpy()
+    if len(np.union1d(labels, predictions)) < 2:
+        return math.nan  # 0 / 0: nothing to agree or disagree on
+    return float(cohen_kappa_score(labels, predictions, weights="quadratic", labels=range(logits.shape[1])))
+
+
+def _of_findings(logits: Tensor, labels: np.ndarray) -> tuple[dict[str, float], Tensor, np.ndarray]:
+    """Ranking metrics over the classes; and every known pair of image and class as a decision between two."""
+    scores = logits.numpy()
+    known = labels >= 0
+    ranked = [
+        (labels[known[:, c], c], scores[known[:, c], c])
+        for c in range(labels.shape[1])
+        if len(np.unique(labels[known[:, c], c])) == 2
+    ]
+    found = {
+        "auroc": float(np.mean([roc_auc_score(*pair) for pair in ranked])) if ranked else math.nan,
+        "average_precision": float(np.mean([average_precision_score(*pair) for pair in ranked]))
+        if ranked
+        else math.nan,
+    }
+    positive = logits.sigmoid()[torch.from_numpy(known)]
+    return found, torch.stack([1 - positive, positive], dim=1), labels[known]
 
 
 def layer_metrics(pooled: Mapping[str, np.ndarray], quality: Sequence[str]) -> dict[str, np.ndarray]:

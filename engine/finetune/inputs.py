@@ -8,6 +8,7 @@ import numpy as np
 
 from engine.activations.store import Activations
 from engine.data.images import SQUARE_PROTOCOL
+from engine.data.intensity import AS_STORED
 from engine.data.manifest import Manifest
 from engine.data.pixels import PixelCache
 from engine.files import digest
@@ -32,7 +33,7 @@ class Inputs:
         return len(self.manifest.classes)
 
     def labels(self, split: str) -> np.ndarray:
-        """`(n,)` class numbers of a split, in the order of its pixels."""
+        """`(n,)` classes of a split, or `(n, n_classes)` of 1, 0 and -1, in the order of its pixels."""
         return labels_of(self.splits[split])
 
     @property
@@ -44,9 +45,9 @@ class Inputs:
     def probe_digest(self) -> str:
         """Digest of the content and order of the probe images, and of how their pixels were made."""
         items = [self.splits["test"].items[row] for row in self.probe_rows]
-        return digest(
-            ["probe", SQUARE_PROTOCOL, self.splits["test"].pixels.shape[1], [(item.id, item.sha256) for item in items]]
-        )
+        content = ["probe", SQUARE_PROTOCOL, self.splits["test"].pixels.shape[1], [(i.id, i.sha256) for i in items]]
+        decoding = self.manifest.decoding
+        return digest(content if decoding == AS_STORED else [*content, [decoding.window, decoding.frame]])
 
     def probe_activations(self, test: Activations) -> Activations:
         """The part of the test split's activations that is compared: ids and embedding of the probe rows alone."""
@@ -54,5 +55,5 @@ class Inputs:
 
 
 def labels_of(cache: PixelCache) -> np.ndarray:
-    """`(n,)` int64 class numbers, in the order of the pixels."""
+    """`(n,)` int64 classes, or `(n, n_classes)` of 1, 0 and -1 (not known), in the order of the pixels."""
     return np.array([item.label for item in cache.items], np.int64)

@@ -10,20 +10,20 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.activations.extract import extract, normalised
+from engine.activations.extract import extract, standardised
 from engine.activations.store import Activations
 from engine.backbones import initialise
-from engine.backbones.backbone import Backbone
-from engine.data.pixels import PixelCache
-from engine.finetune.augment import augmented
+from engine.backbones.backbone import Backbone, BackboneInfo
+from engine.data.pixels import PixelCache, Pixels
+from engine.finetune.augment import Augmentation, augmented
 from engine.finetune.inputs import Inputs
 from engine.finetune.methods import METHODS
+from engine.finetune.objective import Objective
 from engine.finetune.reference import Reference
 from engine.finetune.trainer import Trainer, draw_head
-from engine.study import RunSpec
+from engine.study import FinetuneSection, RunSpec
 
 
 @dataclass(frozen=True)
@@ -85,17 +85,12 @@ class ImageLearner:
         head = nn.Linear(reference.probe.embedding.shape[1], inputs.n_classes)
         draw_head(head, spec.seed)
         self._model = Classifier(backbone, head).to(device)
-        pixels = inputs.splits["train"].pixels
-
-        def batch_of(rows: np.ndarray, generator: torch.Generator) -> Tensor:
-            images = normalised(torch.from_numpy(pixels[rows]).to(device, non_blocking=True), info)
-            return augmented(images, info.input_size, spec.finetune.flips, generator)
-
+        self._objective = _objective(spec, inputs)
         self.trainer = Trainer(
             spec,
             self._model,
-            inputs.labels("train"),
-            batch_of,
+            self._objective,
+            _ImageBatches(inputs.splits["train"].pixels, info, spec.finetune, device),
             learning_rate=learning_rate(spec),
             n_blocks=info.n_blocks,
             precision=precision,
@@ -103,8 +98,8 @@ class ImageLearner:
 
     def train_loss(self) -> float:
         """See `Learner`."""
-        embedding = self._embedding(self._inputs.splits["train"])
-        return _loss(self._model.head, embedding, self._inputs.labels("train"))
+        logits = _logits(self._model.head, self._embedding(self._inputs.splits["train"]))
+        return float(self._objective.loss(logits.double()))
 
     def observe(self) -> Observation:
         """See `Learner`."""
@@ -136,14 +131,12 @@ class FeatureLearner:
         draw_head(self._head, spec.seed)
         self._head.to(device)
 
-        def batch_of(rows: np.ndarray, generator: torch.Generator) -> Tensor:
-            return features[torch.from_numpy(rows).to(device)]
-
+        self._objective = _objective(spec, inputs)
         self.trainer = Trainer(
             spec,
             self._head,
-            inputs.labels("train"),
-            batch_of,
+            self._objective,
+            _FeatureBatches(features),
             learning_rate=learning_rate(spec),
             n_blocks=0,
             precision="float32",
@@ -151,7 +144,7 @@ class FeatureLearner:
 
     def train_loss(self) -> float:
         """See `Learner`."""
-        return _loss(self._head, self._reference.embeddings["train"], self._inputs.labels("train"))
+        return float(self._objective.loss(_logits(self._head, self._reference.embeddings["train"]).double()))
 
     def observe(self) -> Observation:
         """See `Learner`."""
@@ -179,5 +172,45 @@ def _logits(head: nn.Linear, embedding: np.ndarray) -> Tensor:
     return torch.cat([head(part.to(device)).cpu() for part in torch.from_numpy(embedding).split(8192)])
 
 
-def _loss(head: nn.Linear, embedding: np.ndarray, labels: np.ndarray) -> float:
-    return float(F.cross_entropy(_logits(head, embedding).double(), torch.from_numpy(labels)))
+class _ImageBatches:
+    """Augmented images from the pixel cache."""
+
+    def __init__(self, pixels: Pixels, info: BackboneInfo, settings: FinetuneSection, device: torch.device) -> None:
+        self._pixels, self._info, self._device = pixels, info, device
+        self._augmentation = Augmentation(info.input_size, settings.flips, settings.rotation, settings.colour)
+
+    def gather(self, rows: np.ndarray) -> Tensor:
+        """See `Batches`."""
+        batch = torch.from_numpy(self._pixels[rows])
+        return batch.pin_memory() if self._device.type == "cuda" else batch
+
+    def prepare(self, gathered: Tensor, generator: torch.Generator) -> Tensor:
+        """See `Batches`."""
+        pixels = gathered.to(self._device, non_blocking=True)
+        return standardised(augmented(pixels, self._augmentation, generator), self._info)
+
+
+class _FeatureBatches:
+    """Features that lie on the device already."""
+
+    def __init__(self, features: Tensor) -> None:
+        self._features = features
+
+    def gather(self, rows: np.ndarray) -> Tensor:
+        """See `Batches`."""
+        return torch.from_numpy(rows)
+
+    def prepare(self, gathered: Tensor, generator: torch.Generator) -> Tensor:
+        """See `Batches`."""
+        return self._features[gathered.to(self._features.device)]
+
+
+def _objective(spec: RunSpec, inputs: Inputs) -> Objective:
+    settings = spec.finetune
+    return Objective(
+        inputs.manifest.task,
+        inputs.labels("train"),
+        inputs.n_classes,
+        class_weights=settings.class_weights,
+        sampling=settings.sampling,
+    )

@@ -38,8 +38,8 @@ _log = logging.getLogger(__name__)
 class Watcher(Protocol):
     """Hears how a run goes, and says whether it is to stop."""
 
-    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float) -> None:
-        """Called after every training step."""
+    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
+        """Called after every training step; `waited_share` is the part of the epoch spent waiting for images."""
 
     def should_stop(self) -> bool:
         """Asked after every epoch."""
@@ -85,7 +85,7 @@ def memory_error(where: str, device: torch.device, batch_size: int) -> DeviceMem
 
 class _Run:
     def __init__(self, run_path: Path, record: RunRecord, bench: Bench, watcher: Watcher) -> None:
-        self._started_s = time.monotonic()
+        self._started_s, self._waited_s = time.monotonic(), 0.0
         self._path, self._record, self._bench, self._watcher = run_path, record, bench, watcher
         self._spec = record.spec
         self._checkpoints = Checkpoints(run_path)
@@ -113,7 +113,10 @@ class _Run:
             started_s = time.monotonic()
             self._finish_epoch(epoch, {"train_loss": self._train(epoch)})
             seconds = round(time.monotonic() - started_s, 3)
-            self._update(epoch_seconds=(*self._record.epoch_seconds, seconds))
+            self._update(
+                epoch_seconds=(*self._record.epoch_seconds, seconds),
+                waited_seconds=(*self._record.waited_seconds, round(self._waited_s, 3)),
+            )
         # Done first: with the resume points gone, a run that is not done would start again.
         self._update(state=State.DONE, files=self._files())
         reach("run:done")
@@ -125,7 +128,7 @@ class _Run:
         results = _readable_results(self._path)
         point = self._checkpoints.load_resume_point(up_to=results.n_epochs - 1) if results else None
         if results is None or point is None:
-            self._begin_session(0, epochs_done=-1, first={}, last={}, epoch_seconds=())
+            self._begin_session(0, epochs_done=-1, first={}, last={}, epoch_seconds=(), waited_seconds=())
             return
         self._learner.trainer.restore(point.tensors)
         self._results = results.first_epochs(point.epoch + 1)
@@ -135,6 +138,7 @@ class _Run:
             first=self._metrics(0),
             last=self._metrics(point.epoch),
             epoch_seconds=self._record.epoch_seconds[: point.epoch],
+            waited_seconds=self._record.waited_seconds[: point.epoch],
         )
 
     def _begin_session(self, first_epoch: int, **changes: object) -> None:
@@ -148,8 +152,10 @@ class _Run:
     def _train(self, epoch: int) -> float:
         started_s = time.monotonic()
 
-        def report(step: int, n_steps: int, n_images: int, loss: float) -> None:
-            self._watcher.step(epoch, step, n_steps, n_images / (time.monotonic() - started_s), loss)
+        def report(step: int, n_steps: int, n_images: int, loss: float, waited_s: float) -> None:
+            seconds = time.monotonic() - started_s
+            self._waited_s = waited_s
+            self._watcher.step(epoch, step, n_steps, n_images / seconds, loss, waited_s / seconds)
             reach("train:step")
 
         return self._learner.trainer.train_epoch(epoch, report)
@@ -168,9 +174,14 @@ class _Run:
         self._update(epochs_done=epoch, first=self._metrics(0), last=self._metrics(epoch))
 
     def _quality(self, seen: Observation) -> dict[str, float]:
-        labels, asked = self._bench.inputs.labels, self._spec.measure.quality
-        found = classification_metrics(seen.val_logits, labels("val"), "val", asked)
-        return found | classification_metrics(seen.test_logits, labels("test"), "test", asked)
+        inputs, asked = self._bench.inputs, self._spec.measure.quality
+        return {
+            name: value
+            for split, logits in (("val", seen.val_logits), ("test", seen.test_logits))
+            for name, value in classification_metrics(
+                logits, inputs.labels(split), split, asked, inputs.manifest.task
+            ).items()
+        }
 
     def _similarity(self, probe: Activations) -> dict[SimilarityKey, np.ndarray]:
         """Every pair of blocks, θ*'s in rows, for every pooling and measure."""

@@ -8,42 +8,52 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.data.prefetch import Prefetched
 from engine.errors import TrainingError
 from engine.files import digest
 from engine.finetune.checkpoints import optimiser_tensors, restore_optimiser
+from engine.finetune.objective import Objective
 from engine.finetune.optimiser import Optimiser
 from engine.study import RunSpec
 
-StepReport = Callable[[int, int, int, float], None]
-"""step (from 1), steps of the epoch, images of the epoch so far, loss of the step"""
-BatchOf = Callable[[np.ndarray, torch.Generator], Tensor]
-"""rows of the training split, random state -> what the model takes, on its device"""
+StepReport = Callable[[int, int, int, float, float], None]
+"""step (from 1), steps of the epoch, images of the epoch so far, loss of the step, seconds waited for images so far"""
+
+
+class Batches(Protocol):
+    """What the model is trained on, in two stages."""
+
+    def gather(self, rows: np.ndarray) -> Tensor:
+        """Rows of the training split, read ahead in a thread of its own."""
+
+    def prepare(self, gathered: Tensor, generator: torch.Generator) -> Tensor:
+        """What the model takes, on its device; only this stage may draw random numbers."""
 
 
 class Trainer:
-    """Cross-entropy, AdamW, warm-up and cosine decay, gradients clipped by norm."""
+    """The task's loss, AdamW, warm-up and cosine decay, gradients clipped by norm."""
 
     def __init__(
         self,
         spec: RunSpec,
         model: nn.Module,
-        labels: np.ndarray,
-        batch_of: BatchOf,
+        objective: Objective,
+        batches: Batches,
         *,
         learning_rate: float,
         n_blocks: int,
         precision: str,
     ) -> None:
-        self._spec, self._model, self._batch_of, self._precision = spec, model, batch_of, precision
+        self._spec, self._model, self._batches, self._precision = spec, model, batches, precision
         self._device = next(model.parameters()).device
-        self._labels = torch.from_numpy(labels)
-        self._n_steps = math.ceil(len(labels) / spec.finetune.batch_size)
+        self._objective = objective
+        self._n_steps = math.ceil(len(objective) / spec.finetune.batch_size)
         self._optimiser = Optimiser(model, learning_rate, spec.finetune, n_blocks, self._n_steps, spec.epochs)
 
     def train_epoch(self, epoch: int, report: StepReport) -> float:
@@ -57,22 +67,24 @@ class Trainer:
         generator = generator_of(self._spec.seed, "epoch", epoch)
         # Dropout and stochastic depth draw from the global state.
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-        order = torch.randperm(len(self._labels), generator=generator).numpy()
+        order = self._objective.order(generator)
         size = self._spec.finetune.batch_size
+        parts = [np.sort(order[step * size : (step + 1) * size]) for step in range(self._n_steps)]
+        gathered = Prefetched(self._batches.gather, parts)
         self._model.train()
         total, n_seen = 0.0, 0
-        for step in range(self._n_steps):
-            rows = np.sort(order[step * size : (step + 1) * size])
-            batch = self._batch_of(rows, generator)
+        for step, (rows, part) in enumerate(zip(parts, gathered, strict=True)):
+            batch = self._batches.prepare(part, generator)
             with self._autocast():
-                loss = F.cross_entropy(self._model(batch).float(), self._labels[rows].to(self._device))
+                logits = self._model(batch)
+            loss = self._objective.loss(logits.float(), rows)
             value = float(loss.detach())
             self._check(value, epoch, step)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._spec.finetune.gradient_clip)
             self._optimiser.step((epoch - 1) * self._n_steps + step)
             total, n_seen = total + value * len(rows), n_seen + len(rows)
-            report(step + 1, self._n_steps, n_seen, value)
+            report(step + 1, self._n_steps, n_seen, value, gathered.waited_s)
         return total / n_seen
 
     def state(self) -> dict[str, Tensor]:

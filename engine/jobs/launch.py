@@ -142,9 +142,9 @@ def _make_ready(folder: StudyFolder) -> None:
 
 
 def _wait_until_begun(folder: StudyFolder, is_alive: Callable[[], bool]) -> None:
-    """Until the scheduler holds the study, has said something or has ended; a slow machine is not waited for."""
+    """Until the scheduler has said something or has ended; a slow machine is not waited for."""
     end_s = time.monotonic() + _BEGIN_S
-    while time.monotonic() < end_s and is_alive() and folder.running_by() is None and not folder.stage_path.exists():
+    while time.monotonic() < end_s and is_alive() and not folder.stage_path.exists():
         time.sleep(0.05)
 
 

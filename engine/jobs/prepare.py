@@ -17,8 +17,9 @@ from engine.activations.extract import Progress
 from engine.activations.store import ActivationStore
 from engine.backbones.backbone import Backbone
 from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, write_manifest
-from engine.data.pixels import PixelCache, pixel_cache, probe_items
-from engine.data.read import read_dataset
+from engine.data.options import DataOptions
+from engine.data.pixels import CacheOptions, PixelCache, cache_bytes, pixel_cache, probe_items
+from engine.data.read import read_dataset, read_origin
 from engine.errors import DataError, DeviceMemoryError, MachineError
 from engine.finetune.evaluate import check_computable
 from engine.finetune.inputs import Inputs
@@ -44,9 +45,13 @@ class Preparation:
     def prepare(self) -> None:
         """Reads, decodes and extracts what is not there yet; writes the plan last."""
         study = self._study
-        manifest = self._read("dataset", study.data.path, study.data.layout, study.data.group)
+        self._say("reading the dataset", 0, 0)
+        manifest = read_dataset(Path(study.data.path), study.data)
         _refuse_other_images(self._folder, manifest)
-        origin = self._read("origin set", study.origin.path, study.origin.layout, None) if study.origin else None
+        origin = None
+        if study.origin:
+            self._say("reading the origin set", 0, 0)
+            origin = read_origin(Path(study.origin.path), study.origin)
         plan = make_plan(study, self._keep_manifest(manifest), self._keep_manifest(origin) if origin else None)
         device = torch.device(plan.devices[0])
         # Every core: the other workers start only when this is done.
@@ -70,10 +75,13 @@ class Preparation:
         """The decoded images at one input size; decodes what is not decoded yet."""
         manifest = read_manifest(self._folder.path / plan.manifest)
         folder = (self._folder.path / plan.manifest).parent
-        splits = {
-            split: self._decode(f"{split} images", manifest.root, manifest.of_split(split), input_size, folder)
-            for split in SPLITS
-        }
+        room = study_room = self._study.machine.cache_gb * 1e9
+        splits: dict[str, PixelCache] = {}
+        # What is read in every epoch and never shuffled first; the rest is shared by chance among the training images.
+        for split in reversed(SPLITS):
+            items = manifest.of_split(split)
+            splits[split] = self._decode(f"{split} images", manifest, items, input_size, folder, self._study.data, room)
+            room = max(0.0, room - cache_bytes(len(items), input_size))
         chosen = {item.id for item in probe_items(splits["test"].items, self._study.probe.n, len(manifest.classes))}
         rows = np.array([row for row, item in enumerate(splits["test"].items) if item.id in chosen])
         if plan.origin_manifest is None or self._study.origin is None:
@@ -81,7 +89,7 @@ class Preparation:
         origin = read_manifest(self._folder.path / plan.origin_manifest)
         items = probe_items(origin.items, self._study.origin.n, len(origin.classes))
         origin_folder = (self._folder.path / plan.origin_manifest).parent
-        cache = self._decode("origin images", origin.root, items, input_size, origin_folder)
+        cache = self._decode("origin images", origin, items, input_size, origin_folder, self._study.origin, study_room)
         return Inputs(manifest, splits, rows, origin, cache)
 
     def reference(self, backbone: Backbone, inputs: Inputs) -> Reference:
@@ -90,17 +98,26 @@ class Preparation:
         store = ActivationStore(self._folder.activations_path)
         return take_reference(backbone, inputs, store, lambda what: self._counter(f"{name}: {what}"))
 
-    def _read(self, what: str, path: str, layout: str | None, group: str | None) -> Manifest:
-        self._say(f"reading the {what}", 0, 0)
-        return read_dataset(Path(path), layout=layout, group=group)
-
     def _keep_manifest(self, manifest: Manifest) -> str:
         path = self._folder.probes_path / manifest.digest[:16] / "manifest.json"
         write_manifest(path, manifest)
         return str(path.relative_to(self._folder.path))
 
-    def _decode(self, what: str, root: Path, items: tuple[Item, ...], size: int, folder: Path) -> PixelCache:
-        return pixel_cache(root, items, size, folder, progress=self._counter(f"decoding {what}"), checks=self._checks)
+    def _decode(
+        self,
+        what: str,
+        manifest: Manifest,
+        items: tuple[Item, ...],
+        size: int,
+        folder: Path,
+        data: DataOptions,
+        max_bytes: float,
+    ) -> PixelCache:
+        options = CacheOptions(
+            manifest.decoding, max_bytes, data.max_skipped, siblings=self._folder.path.parent, checks=self._checks
+        )
+        progress = self._counter(f"decoding {what}")
+        return pixel_cache(manifest.root, items, size, folder, progress=progress, options=options)
 
     def _counter(self, name: str) -> Progress:
         return lambda done, total: self._say(name, done, total)
@@ -130,11 +147,11 @@ def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:
     # On a CPU two processes of one thread train small models faster than one of two; memory bounds their number.
     n_default = len(devices) if devices[0] != "cpu" else min(_MAX_CPU_WORKERS, max(min(2, cores), cores // 4))
     n_workers = study.machine.workers or n_default
-    precision = _precision(study.finetune.precision, torch.device(devices[0]))
+    precision = precision_of(study.finetune.precision, torch.device(devices[0]))
     return Plan(devices, n_workers, max(1, cores // n_workers), precision, manifest, origin_manifest)
 
 
-def _precision(wanted: str, device: torch.device) -> str:
+def precision_of(wanted: str, device: torch.device) -> str:
     """bf16 autocast where the device computes it natively: elsewhere it is emulated, and slower."""
     if wanted != "auto":
         return wanted

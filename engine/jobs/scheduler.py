@@ -50,6 +50,8 @@ class Scheduler:
     def run(self) -> int:
         """Runs the study to its end; returns the exit code."""
         queue_runs(self._folder)
+        # The first word: nothing that stops a study at once can come any more.
+        self._stage.write(Stage(""), is_last=True)
         (self._folder.path / PLAN_FILE).unlink(missing_ok=True)
         self._start(0, prepares=True)
         try:

@@ -62,7 +62,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where inside an epoch a run is."""
+    """Where inside an epoch a run is; `waited_share` is the part of it in which training waited for images."""
 
     epoch: int
     epochs: int
@@ -70,6 +70,7 @@ class RunProgress:
     steps: int
     images_per_s: float
     loss: float
+    waited_share: float = 0.0
 
 
 _Hint = TypeVar("_Hint", Stage, RunProgress)

@@ -64,8 +64,9 @@ class _Watcher:
         self._folder, self._epochs = folder, epochs
         self._file = Throttled(run_path / PROGRESS_FILE)
 
-    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float) -> None:
-        self._file.write(RunProgress(epoch, self._epochs, step, n_steps, images_per_s, loss), is_last=step == n_steps)
+    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
+        progress = RunProgress(epoch, self._epochs, step, n_steps, images_per_s, loss, waited_share)
+        self._file.write(progress, is_last=step == n_steps)
 
     def should_stop(self) -> bool:
         return self._folder.stop_path.exists()
@@ -233,6 +234,7 @@ def _of_inputs(inputs: Inputs) -> Provenance:
         n_probe=len(inputs.probe_rows),
         n_origin=len(inputs.origin.items) if inputs.origin else 0,
         n_classes=inputs.n_classes,
+        task=inputs.manifest.task,
         dataset_is_synthetic=inputs.manifest.synthetic,
         origin_is_synthetic=origin.synthetic if origin else False,
     )

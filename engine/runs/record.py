@@ -54,6 +54,7 @@ class Provenance:
     n_probe: int = 0
     n_origin: int = 0
     n_classes: int = 0
+    task: str = "single"
     dataset_is_synthetic: bool = False
     origin_is_synthetic: bool = False
     dataset_path: str = ""
@@ -82,6 +83,7 @@ class RunRecord:
 
     `first` and `last` hold the metrics of epoch 0 and of the last finished epoch. `activations` are the
     activation files that belong to the run, by key: "reference" for those of the pre-trained model, else its epoch.
+    `waited_seconds` are those of `epoch_seconds` in which training waited for images.
     `files` are the SHA-256 of what lies in its own folder once it is done. `attempts` counts the failures that may
     pass since the run was last asked for.
     """
@@ -94,6 +96,7 @@ class RunRecord:
     first: dict[str, float | None] = field(default_factory=dict)
     last: dict[str, float | None] = field(default_factory=dict)
     epoch_seconds: tuple[float, ...] = ()
+    waited_seconds: tuple[float, ...] = ()
     attempts: int = 0
     activations: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -125,7 +128,9 @@ def read_record(run_path: Path) -> RunRecord:
     raw = read_sealed_json(path, remake, sealed_since=_SEALED_SINCE)
     schema = raw.get("schema")
     if isinstance(schema, int) and schema > SCHEMA:
-        raise DamagedError(str(path), f"written by schema {schema}; this simtui reads up to {SCHEMA}", "upgrade simtui")
+        raise DamagedError(
+            str(path), f"written by schema {schema}; this simtui reads up to {SCHEMA}; upgrade", "upgrade simtui"
+        )
     if schema == 1:
         _upgrade_from_1(raw)
     try:

@@ -19,7 +19,9 @@ from engine.runs.record import remake_run
 RESULTS_FILE = "results.h5"
 HISTORY_FILE = "history.csv"
 # The columns of `history.csv`, and the order in which everything is written: a file is then the same however it arose.
-_SPLIT_METRICS = ("loss", "accuracy", "balanced_accuracy", "auroc", "ece", "brier")
+_SPLIT_METRICS = (
+    "loss", "accuracy", "balanced_accuracy", "quadratic_kappa", "auroc", "average_precision", "ece", "brier",
+)  # fmt: skip
 _ORDER = ("train_loss", *(f"{split}_{name}" for split in ("val", "test") for name in _SPLIT_METRICS), "origin_knn")
 
 

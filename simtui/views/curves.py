@@ -20,9 +20,9 @@ from simtui.views.layer_map import POOLINGS, measure_name
 from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count, line, spread
 
 EXPLANATION = (
-    "Similarity of a block to the same block of the pre-trained model (left) and test accuracy (right) at every "
-    "epoch. The line is the mean over the seeds, the band one standard deviation to each side; n says how many seeds. "
-    "Epoch 0 is the model before training, with an untrained head."
+    "Similarity of a block to the same block of the pre-trained model (left) and test accuracy (right; AUROC where an "
+    "image may have several labels) at every epoch. The line is the mean over the seeds, the band one standard "
+    "deviation to each side; n says how many seeds. Epoch 0 is the model before training, with an untrained head."
 )
 _NO_SPREAD = Spread(None, None, 0)
 
@@ -82,9 +82,10 @@ def curves_view(
     n_epochs = max(len(curve.epochs) for each in shown for curve in (each.similarity, each.accuracy))
     epoch = selection.epoch_among(n_epochs)
     names = _names(shown, curves.trajectories, selection)
+    score = shown[0].score.label
     panels = [
         _panel(title, [getattr(each, field) for each in shown], n_epochs, is_colorless)
-        for title, field in ((measure_name(key), "similarity"), ("test accuracy", "accuracy"))
+        for title, field in ((measure_name(key), "similarity"), (f"test {score}", "accuracy"))
     ]
     return CurvesView(
         panels[0],
@@ -100,9 +101,9 @@ def curves_view(
 
 def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Line, ...]:
     """One line a curve: its mark, its name, and its figures at the epoch under the cursor."""
-    title = f"at epoch {view.epoch}"
+    title, score = f"at epoch {view.epoch}", f"{view.shown[0].score.label} ± sd"
     name_width = min(max(len(name) for name in (title, *view.names)), max(width - 52, len(title)))
-    head = line(Span(f"    {fitted(title, name_width)}  {'similarity ± sd':<15}  {'accuracy ± sd':<15}  seeds", DIM))
+    head = line(Span(f"    {fitted(title, name_width)}  {'similarity ± sd':<15}  {score:<15}  seeds", DIM))
     lines = [head]
     for i, (each, name) in enumerate(zip(view.shown, view.names, strict=True)):
         similarity, accuracy = (at_epoch(curve, view.epoch) for curve in (each.similarity, each.accuracy))
@@ -196,8 +197,9 @@ def _summary(shown: Sequence[Trajectory], names: Sequence[str], key: SimilarityK
     if not found:
         return f"{what}: not measured for any of these runs."
     found.sort(key=lambda each: -(each[0] or 0.0))
+    label = shown[0].score.label
     phrases = [
-        f"{name} {spread(similarity)} with accuracy {spread(accuracy) if accuracy.mean is not None else NO_VALUE}"
+        f"{name} {spread(similarity)} with {label} {spread(accuracy) if accuracy.mean is not None else NO_VALUE}"
         for _, name, similarity, accuracy in (found if len(found) <= 2 else (found[0], found[-1]))
     ]
     n_seeds = sorted({similarity.n for _, _, similarity, _ in found})

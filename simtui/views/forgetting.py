@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from engine.analysis.estimators import caution, label_of, short_of
 from engine.analysis.forgetting import NO_ORIGIN, PROTOCOL, SCRATCH, forgetting_table
+from engine.analysis.score import Score, score_in
 from engine.analysis.table import Cell, Table
 from simtui.reader import Snapshot
 from simtui.safe_text import safe, short_names
@@ -23,10 +24,9 @@ def table(snapshot: Snapshot) -> Table:
 def sheet(found: Table) -> Sheet:
     """One row a backbone and method."""
     short = short_names([str(name) for name in found.column("backbone")])
-    return Sheet(
-        _columns(similarity_of(found)),
-        tuple(_row(dict(zip(found.columns, row, strict=True)), short, similarity_of(found)) for row in found.rows),
-    )
+    similarity, score = similarity_of(found), score_in(found.columns)
+    rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
+    return Sheet(_columns(similarity, score), tuple(_row(row, short, similarity, score) for row in rows))
 
 
 def similarity_of(found: Table) -> str:
@@ -66,7 +66,7 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
     row = next((dict(zip(found.columns, row, strict=True)) for row in found.rows if _key(row) == key), None)
     if row is None:
         return ()
-    measure = similarity_of(found).removesuffix("_cls")
+    measure, score = similarity_of(found).removesuffix("_cls"), score_in(found.columns)
     return (
         line(
             Span(safe(row["backbone"]), STRONG),
@@ -74,7 +74,7 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
         ),
         line(
             Span("drop ", DIM), f"{_pair(row, 'drop')} ({_percent(row)} %)",
-            Span(" · accuracy ", DIM), _pair(row, "test_accuracy"),
+            Span(f" · {score.label} ", DIM), _pair(row, score.metric),
         ),
         line(
             Span(f"{label_of(measure)} CLS ", DIM), _pair(row, f"{measure}_cls"),
@@ -83,7 +83,7 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
     )  # fmt: skip
 
 
-def _columns(similarity: str) -> tuple[Column, ...]:
+def _columns(similarity: str, score: Score) -> tuple[Column, ...]:
     return (
         Column("backbone", shrinks_to=12),
         Column("paradigm", rank=2),
@@ -93,12 +93,12 @@ def _columns(similarity: str) -> tuple[Column, ...]:
         Column("k-NN after", "right"),
         Column("drop", "right"),
         Column("drop in %", "right", rank=5),
-        Column("accuracy", "right", rank=3),
+        Column(score.label, "right", rank=3),
         Column(short_of(similarity.removesuffix("_cls")), "right", rank=4),
     )
 
 
-def _row(row: dict[str, Cell], short: dict[str, str], similarity: str) -> Row:
+def _row(row: dict[str, Cell], short: dict[str, str], similarity: str, score: Score) -> Row:
     drop = row["drop_mean"]
     is_forgetting = isinstance(drop, float) and drop > 0.005 and row["method"] != "scratch"
     return Row(
@@ -112,7 +112,7 @@ def _row(row: dict[str, Cell], short: dict[str, str], similarity: str) -> Row:
             Span(_pair(row, "origin_knn_after")),
             Span(_pair(row, "drop"), WARN if is_forgetting else STRONG),
             Span(_percent(row)),
-            Span(_pair(row, "test_accuracy")),
+            Span(_pair(row, score.metric)),
             Span(_pair(row, similarity)),
         ),
     )

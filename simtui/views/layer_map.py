@@ -164,6 +164,7 @@ def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: Simil
 def _quality(results: Results, epoch: int) -> tuple[Line, ...]:
     names = (
         ("test_accuracy", "accuracy"), ("test_balanced_accuracy", "balanced acc."), ("test_auroc", "AUROC"),
+        ("test_quadratic_kappa", "quadr. kappa"), ("test_average_precision", "mean AP"),
         *((f"test_{each.name}", each.label) for each in QUALITY.values() if each.needs == "probabilities"),
         ("origin_knn", QUALITY["knn"].label),
     )  # fmt: skip

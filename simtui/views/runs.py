@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from engine.analysis.estimators import caution, label_of, measures_of, short_of
 from engine.analysis.runs import runs_table
+from engine.analysis.score import score_of, scores_of
 from engine.analysis.table import Table
 from engine.runs.catalog import DamagedRun
 from engine.runs.record import RunRecord, State
@@ -44,9 +45,10 @@ STATES = {
     State.FAILED: ("✗", ERROR),
 }
 EXPLANATION = (
-    "One row a run. accuracy and ECE: on the test images after the last finished epoch. Then the study's first "
-    "similarity measure: CLS token, mean over the blocks of the similarity of each block to the same block of the "
-    "pre-trained model. origin k-NN: accuracy on the origin domain before → after fine-tuning."
+    "One row a run. accuracy (AUROC where an image may have several labels) and ECE: on the test images after the last "
+    "finished epoch. Then the study's first similarity measure: CLS token, mean over the blocks of the similarity of "
+    "each block to the same block of the pre-trained model. origin k-NN: accuracy on the origin domain before → after "
+    "fine-tuning."
 )
 
 
@@ -64,7 +66,7 @@ def columns(records: Sequence[RunRecord]) -> tuple[Column, ...]:
         Column("method"),
         Column("seed", "right"),
         Column("epoch", "right", rank=2),
-        Column("accuracy", "right"),
+        Column(score_of(records).label, "right"),
         Column(short_of(first_measure(records)), "right"),
         Column("ECE", "right", rank=3),
         Column("origin k-NN", "right", rank=1),
@@ -108,11 +110,12 @@ def summary(snapshot: Snapshot) -> str:
     if snapshot.damaged:
         stand.append(f"{len(snapshot.damaged)} damaged")
     text = f"{count(len(records), 'run')} ({' × '.join(sizes)}) on {dataset_name(records[0])}: {', '.join(stand)}."
-    scored = [(accuracy, record) for record in records if (accuracy := record.last.get("test_accuracy")) is not None]
+    score = score_of(records)
+    scored = [(value, record) for record in records if (value := record.last.get(score.metric)) is not None]
     if scored:
-        accuracy, best = max(scored, key=lambda pair: pair[0])
+        value, best = max(scored, key=lambda pair: pair[0])
         backbone = safe(best.spec.backbone.name)
-        text += f" Best test accuracy {figure(accuracy)}: {best.spec.method}, {backbone}, seed {best.spec.seed}."
+        text += f" Best test {score.label} {figure(value)}: {best.spec.method}, {backbone}, seed {best.spec.seed}."
     return text
 
 
@@ -124,9 +127,9 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
         return error_lines(broken, width) if broken else ()
     last = record.last
     facts = (
-        ("accuracy", last.get("test_accuracy")), ("balanced", last.get("test_balanced_accuracy")),
-        ("AUROC", last.get("test_auroc")), ("ECE", last.get("test_ece")),
-    )  # fmt: skip
+        *((score.label, last.get(score.metric)) for score in scores_of([record])),
+        ("ECE", last.get("test_ece")),
+    )
     head = line(
         Span(safe(record.spec.backbone.name), STRONG),
         f" ({safe(record.provenance.paradigm)}) · {record.spec.method} · seed {record.spec.seed}",
@@ -186,7 +189,7 @@ def _row(record: RunRecord, backbone: str) -> Row:
             Span(record.spec.method),
             Span(str(record.spec.seed)),
             Span(f"{max(record.epochs_done, 0)}/{record.spec.epochs}", DIM),
-            Span(figure(last.get("test_accuracy")), DIM if is_bare else STRONG),
+            Span(figure(last.get(score_of([record]).metric)), DIM if is_bare else STRONG),
             Span(figure(last.get(f"{first_measure([record])}_cls")), figures),
             Span(figure(last.get("test_ece")), figures),
             Span(_origin_knn(record), figures),

@@ -10,7 +10,7 @@ import pytest
 from engine.errors import StudyError
 from engine.measures import MEASURES
 from engine.quality import QUALITY
-from engine.study import Study, freeze_study, load_study, run_specs
+from engine.study import BackboneSection, DataSection, Study, StudySection, freeze_study, load_study, run_specs
 from engine.study_changes import extended_study
 
 TEXT = """\
@@ -146,3 +146,18 @@ def test_a_study_may_grow_but_not_change(study: Study) -> None:
     assert extended_study(study, more) == more
     with pytest.raises(StudyError, match=r"finetune\.batch_size: is 8, but the study folder was started with 64"):
         extended_study(study, replace(study, finetune=replace(study.finetune, batch_size=8)))
+
+
+def test_a_path_that_is_not_utf8_cannot_be_frozen() -> None:
+    study = Study(StudySection("x"), DataSection(path="/data/\udcff"), (BackboneSection("bundled:supervised"),))
+    with pytest.raises(StudyError, match="is not UTF-8") as caught:
+        freeze_study(study)
+    assert caught.value.where == "/data/\udcff"
+
+
+def test_settings_of_later_versions_at_their_defaults_leave_a_runs_name_as_it_was() -> None:
+    study = Study(StudySection("x"), DataSection(path="/data"), (BackboneSection("bundled:supervised"),))
+    spec = run_specs(study)[0]
+    # Computed before rotation, colour, class weights and sampling existed.
+    assert spec.run_id == "bundled-supervised_full_seed00_08a09df9"
+    assert replace(spec, finetune=replace(spec.finetune, rotation=10.0)).run_id != spec.run_id

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.data.layouts.layout import Entry, Layout, Listing, list_folder
+from engine.data.layouts.layout import Entry, Layout, Listing, list_folder, refuse_options
 from engine.data.manifest import Skipped
+from engine.data.options import DataOptions
 from engine.data.table import Row, Table, read_table
 from engine.errors import DataError
 
@@ -13,13 +14,16 @@ PREFIX = "ISIC2018_Task3"
 SPLIT_OF_PART = {"Training": "train", "Validation": "val", "Test": "test"}
 IMAGE_COLUMN = "image"
 GROUPS_TABLE = "Training_LesionGroupings"
+LESION_COLUMN = "lesion_id"
 
 
 def _recognises(root: Path) -> bool:
     return any(_image_folder(root, part).is_dir() for part in SPLIT_OF_PART)
 
 
-def _read(root: Path, group: str | None) -> Listing:
+def _read(root: Path, options: DataOptions) -> Listing:
+    refuse_options(ISIC2018.name, options, "table", "image", "label", "split", "task")
+    group = _group_column(root, options)
     tables = {
         part: read_table(_table_path(root, f"{part}_GroundTruth"))
         for part in SPLIT_OF_PART
@@ -51,7 +55,7 @@ def _read(root: Path, group: str | None) -> Listing:
             warnings.append(f"images in {folder.name} without a line in {table.path.name}: {len(unlisted)}, ignored")
     if group is not None:
         _refuse_without_group(root, entries, group)
-    return Listing(classes, tuple(entries), tuple(skipped), tuple(warnings))
+    return Listing(classes, tuple(entries), tuple(skipped), tuple(warnings), group_name=group)
 
 
 def _image_folder(root: Path, part: str) -> Path:
@@ -115,6 +119,13 @@ def _label(table: Table, row: Row, classes: tuple[str, ...]) -> str:
         seen = f"{len(ones)} ones ({' '.join(ones)})" if ones else "no one"
         raise table.error(row.line, f"{seen}; a one-hot row has exactly one", fix)
     return ones[0]
+
+
+def _group_column(root: Path, options: DataOptions) -> str | None:
+    """The user's; without a word of theirs the lesion, where the published table of lesions is there."""
+    if options.group is None:
+        return LESION_COLUMN if _table_path(root, GROUPS_TABLE).exists() else None
+    return options.group or None
 
 
 def _groups(root: Path, group: str) -> dict[str, str]:

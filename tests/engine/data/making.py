@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.uid import ExplicitVRLittleEndian
 
 ISIC_CLASSES = ("MEL", "NV", "BCC")
 
@@ -62,4 +65,49 @@ def write_lines(path: Path, lines: Sequence[str]) -> Path:
     """Writes a text file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("\n".join(lines) + "\n", "utf-8")
+    return path
+
+
+def save_images(root: Path, names: Iterable[str], first_seed: int = 0) -> Path:
+    """Images of these paths below `root`, no two alike."""
+    for seed, name in enumerate(names, start=first_seed):
+        save_image(root / name, seed)
+    return root
+
+
+def write_table(path: Path, header: str, rows: Iterable[Sequence[object]], delimiter: str = ",") -> Path:
+    """A table; the header is given as a text, with commas whatever the delimiter is."""
+    lines = [header.replace(",", delimiter), *(delimiter.join(map(str, row)) for row in rows)]
+    return write_lines(path, lines)
+
+
+def pydicom_file(name: str) -> Path:
+    """A real DICOM file that lies in pydicom's own folder; nothing is downloaded."""
+    path = get_testdata_file(name, download=False)
+    assert isinstance(path, str), f"pydicom has no {name}"
+    return Path(path)
+
+
+def save_dicom(path: Path, seed: int, **elements: object) -> Path:
+    """A small 8-bit DICOM image of noise; elements are given by keyword, and replace what would be there."""
+    pixels = noise(seed)[:, :, 0]
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.SamplesPerPixel, dataset.PixelRepresentation, dataset.PhotometricInterpretation = 1, 0, "MONOCHROME2"
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8, 8, 7
+    dataset.SOPClassUID, dataset.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.7", f"1.2.3.{seed}"
+    dataset.PixelData = pixels.tobytes()
+    for keyword, value in elements.items():
+        setattr(dataset, keyword, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def save_arrays(path: Path, **arrays: NDArray[np.generic]) -> Path:
+    """An `.npz` file, compressed as MedMNIST's are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, **arrays)
     return path

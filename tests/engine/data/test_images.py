@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.data.images import decode, decode_file, decode_square, open_regular
+from engine.data.images import decode, decode_file, decode_square, open_regular, square_of_array
+from engine.data.intensity import Decoding
+from engine.data.options import Window
 from engine.errors import DataError, ImageError
 from tests.engine.data.making import noise, smooth
 
@@ -203,7 +205,8 @@ def test_16_bit_grey_is_refused_with_its_fix(tmp_path: Path, suffix: str) -> Non
     Image.fromarray(np.full((8, 8), 40_000, dtype=np.uint16)).save(path)
     with pytest.raises(DataError, match="16-bit image") as caught:
         decode(path)
-    assert caught.value.fix == "convert it to 8 bits with the intensity window you need"
+    assert caught.value.problem == '16-bit image; set data.window = [low, high] or "auto"'
+    assert caught.value.fix.startswith("name the intensities that become black and white, as in window = [0, 4095]")
 
 
 def test_16_bit_rgb_png_is_refused(tmp_path: Path) -> None:
@@ -214,15 +217,51 @@ def test_16_bit_rgb_png_is_refused(tmp_path: Path) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 4, 16, 2, 0, 0, 0))
     path = tmp_path / "image.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-    with pytest.raises(DataError, match="16-bit image"):
+    with pytest.raises(DataError) as caught:
         decode(path)
+    assert caught.value.problem == "16-bit colour image"
+    with pytest.raises(DataError, match="16-bit colour image"):
+        decode(path, decoding=Decoding("auto"))
 
 
-def test_floating_point_tiff_is_refused(tmp_path: Path) -> None:
+def test_floating_point_tiff_needs_a_window(tmp_path: Path) -> None:
     path = tmp_path / "image.tif"
-    Image.fromarray(np.full((8, 8), np.nan, dtype=np.float32)).save(path)
-    with pytest.raises(DataError, match="32-bit image"):
+    Image.fromarray(np.array([[-1.0, 0.0, 0.5, 1.0, 2.0]], dtype=np.float32)).save(path)
+    with pytest.raises(DataError) as caught:
         decode(path)
+    assert caught.value.problem == '32-bit image; set data.window = [low, high] or "auto"'
+    assert decode(path, decoding=Decoding((0.0, 1.0)))[0, :, 0].tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize("window", [None, "auto", (0.0, 1.0)])
+def test_pixels_that_are_not_numbers(tmp_path: Path, window: Window | None) -> None:
+    path = tmp_path / "image.tif"
+    values = np.zeros((8, 8), dtype=np.float32)
+    values[0], values[1, :4] = np.nan, np.inf
+    Image.fromarray(values).save(path)
+    with pytest.raises(ImageError) as caught:
+        decode(path, decoding=Decoding(window))
+    assert caught.value.problem == "12 pixels are not numbers"
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_through_a_window(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    values = np.array([[0, 999, 1000, 1255, 1510, 1511, 65_535]], dtype=np.uint16)
+    Image.fromarray(values).save(path)
+    pixels = decode(path, decoding=Decoding((1000.0, 1510.0)))
+    assert pixels.shape == (1, 7, 3)
+    assert pixels[0].tolist() == [[level] * 3 for level in (0, 0, 0, 128, 255, 255, 255)]
+    # "auto" is the image's own: the 0.5th and the 99.5th percentile.
+    low, high = np.percentile(values, (0.5, 99.5))
+    expected = np.rint(255 * np.clip((values - low) / (high - low), 0, 1))
+    np.testing.assert_array_equal(decode(path, decoding=Decoding("auto"))[:, :, 0], expected)
+
+
+def test_a_window_does_not_touch_8_bit_images(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(noise(1)).save(path)
+    np.testing.assert_array_equal(decode(path, decoding=Decoding((10.0, 20.0))), noise(1))
 
 
 def test_bmp_of_16_bits_a_pixel_is_no_16_bit_image(tmp_path: Path) -> None:
@@ -238,8 +277,27 @@ def test_several_frames_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"image.{suffix}"
     frames = [Image.fromarray(noise(seed)) for seed in range(6)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match="6 frames"):
+    with pytest.raises(DataError) as caught:
         decode(path)
+    assert caught.value.problem == "6 frames; set data.frame = 0"
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "webp"])
+def test_the_frame_that_is_asked_for(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"image.{suffix}"
+    frames = [Image.fromarray(noise(seed)) for seed in range(4)]
+    frames[0].save(path, save_all=True, append_images=frames[1:], **({"lossless": True} if suffix == "webp" else {}))
+    for number in (0, 3):
+        np.testing.assert_array_equal(decode(path, decoding=Decoding(frame=number)), noise(number))
+    with pytest.raises(ImageError) as caught:
+        decode(path, decoding=Decoding(frame=4))
+    assert caught.value.problem == "4 frames; none has the number 4"
+
+
+def test_an_image_of_one_frame_needs_no_number(tmp_path: Path) -> None:
+    path = tmp_path / "image.png"
+    Image.fromarray(noise(1)).save(path)
+    np.testing.assert_array_equal(decode(path, decoding=Decoding(frame=3)), noise(1))
 
 
 def test_first_picture_of_a_camera_mpo_is_taken(tmp_path: Path) -> None:
@@ -312,6 +370,18 @@ def test_square_is_resize_and_centre_crop(tmp_path: Path, width: int, height: in
     )
     top, left = round((resized.height - 48) / 2), round((resized.width - 48) / 2)
     np.testing.assert_array_equal(pixels, np.asarray(resized)[top : top + 48, left : left + 48])
+
+
+@pytest.mark.parametrize("is_grey", [True, False])
+def test_square_of_an_array_is_that_of_its_file(tmp_path: Path, is_grey: bool) -> None:
+    values = noise(1, 40, 30)[:, :, 0] if is_grey else noise(1, 40, 30)
+    path = tmp_path / "image.png"
+    Image.fromarray(values).save(path)
+    with open_regular(path) as file:
+        expected = decode_square(file, path, 16)
+    found = square_of_array(values, 16)
+    np.testing.assert_array_equal(found.pixels, expected.pixels)
+    assert (found.size, found.mode, found.notes) == (expected.size, expected.mode, ()) == ((40, 30), found.mode, ())
 
 
 def test_square_is_antialiased(tmp_path: Path) -> None:

@@ -63,3 +63,47 @@ def test_too_few_images_for_a_measure_are_refused_by_its_name() -> None:
     check_computable(pooled, MeasureSection(similarity=("linear_cka",), quality=()))
     with pytest.raises(StudyError, match=r'^measure.similarity "debiased_cka": a layer has 3 images \(need 4'):
         check_computable(pooled, MeasureSection(similarity=("debiased_cka",)))
+
+
+FINDINGS = np.array([[1, 0, -1], [0, 1, -1], [1, -1, -1], [0, 0, -1]])
+SCORES = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.5, 0.0, 0.0], [1.0, -2.0, 0.0]])
+
+
+def test_metrics_of_several_labels_leave_out_what_is_not_known() -> None:
+    found = classification_metrics(SCORES, FINDINGS, "test", ("ece", "brier"), "multilabel")
+    assert set(found) == {"test_loss", "test_auroc", "test_average_precision", "test_ece", "test_brier"}
+    # Class 0: positives 2.0 and 0.5 against 1.0 and -1.0: three of four pairs in order. Class 1: both of both.
+    assert found["test_auroc"] == pytest.approx((0.75 + 1.0) / 2)
+    assert found["test_average_precision"] == pytest.approx(((1 + 2 / 3) / 2 + 1.0) / 2)
+    known = [(2.0, 1), (-1.0, 0), (0.5, 1), (1.0, 0), (-1.0, 0), (1.0, 1), (-2.0, 0)]
+    probabilities = [1 / (1 + math.exp(-score)) for score, _ in known]
+    expected = [-math.log(p if y else 1 - p) for p, (_, y) in zip(probabilities, known, strict=True)]
+    assert found["test_loss"] == pytest.approx(np.mean(expected))
+    pairs = zip(probabilities, known, strict=True)
+    assert found["test_brier"] == pytest.approx(np.mean([2 * (p - y) ** 2 for p, (_, y) in pairs]))
+
+
+def test_metrics_of_several_labels_that_no_image_tells_apart_are_not_numbers() -> None:
+    labels = np.array([[1, -1], [1, -1]])
+    found = classification_metrics(torch.zeros(2, 2), labels, "val", (), "multilabel")
+    assert math.isnan(found["val_auroc"]) and math.isnan(found["val_average_precision"])
+    unknown = classification_metrics(torch.zeros(2, 2), np.full((2, 2), -1), "val", ("ece",), "multilabel")
+    assert math.isnan(unknown["val_ece"]) and unknown["val_loss"] == 0.0
+
+
+def test_grades_report_quadratic_kappa() -> None:
+    labels = np.array([0, 1, 2, 3, 3, 1])
+    predicted = np.array([0, 1, 1, 3, 0, 2])
+    logits = torch.nn.functional.one_hot(torch.from_numpy(predicted), 4).float() * 5
+    found = classification_metrics(logits, labels, "test", (), "ordinal")
+    n, weights = len(labels), np.subtract.outer(np.arange(4), np.arange(4)) ** 2
+    observed = np.zeros((4, 4))
+    np.add.at(observed, (labels, predicted), 1)
+    chance = np.outer(np.bincount(labels, minlength=4), np.bincount(predicted, minlength=4)) / n
+    assert found["test_quadratic_kappa"] == pytest.approx(1 - (weights * observed).sum() / (weights * chance).sum())
+    assert found["test_accuracy"] == 0.5
+
+
+def test_kappa_of_one_grade_alone_is_not_a_number() -> None:
+    found = classification_metrics(torch.tensor([[1.0, 0.0]] * 3), np.zeros(3, np.int64), "test", (), "ordinal")
+    assert math.isnan(found["test_quadratic_kappa"])

@@ -38,8 +38,8 @@ class Watcher:
         self.asked = 0
         self.stop_after, self.break_at = stop_after, break_at
 
-    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float) -> None:
-        assert images_per_s > 0
+    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
+        assert images_per_s > 0 and 0 <= waited_share <= 1
         if (epoch, step) == self.break_at:
             raise KeyboardInterrupt
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.data.layouts.isic2018 import ISIC2018
-from engine.errors import DataError
+from engine.data.options import DataOptions
+from engine.errors import DataError, StudyError
 from tests.engine.data.making import ISIC_CLASSES, make_isic_dataset, save_image, write_ground_truth, write_lines
 
 HEADER = "image,MEL,NV,BCC"
@@ -22,14 +23,14 @@ def with_lines(root: Path, lines: list[str]) -> Path:
 
 def refused(root: Path, group: str | None = None) -> DataError:
     with pytest.raises(DataError) as caught:
-        ISIC2018.read(root, group)
+        ISIC2018.read(root, DataOptions(group=group))
     return caught.value
 
 
 def test_official_splits(tmp_path: Path) -> None:
     make_isic_dataset(tmp_path, {"Training": ["NV", "MEL"], "Validation": ["NV"], "Test": ["BCC"]})
     assert ISIC2018.recognises(tmp_path)
-    listing = ISIC2018.read(tmp_path, None)
+    listing = ISIC2018.read(tmp_path, DataOptions())
     assert listing.classes == ISIC_CLASSES
     assert [(entry.id, entry.label, entry.split, entry.group) for entry in listing.entries] == [
         ("ISIC_0000000", "NV", "train", None),
@@ -46,7 +47,7 @@ def test_table_beside_the_image_folder(tmp_path: Path) -> None:
     nested_path = tmp_path / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv"
     nested_path.rename(tmp_path / nested_path.name)
     nested_path.parent.rmdir()
-    assert len(ISIC2018.read(tmp_path, None).entries) == 1
+    assert len(ISIC2018.read(tmp_path, DataOptions()).entries) == 1
 
 
 def test_no_image_folder(tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_image_in_two_tables(tmp_path: Path) -> None:
 
 def test_missing_image_is_skipped_and_an_unlisted_one_ignored(tmp_path: Path) -> None:
     with_lines(tmp_path, [HEADER, "ISIC_0000000,1,0,0", "ISIC_7777777,1,0,0"])
-    listing = ISIC2018.read(tmp_path, None)
+    listing = ISIC2018.read(tmp_path, DataOptions())
     assert [(one.path, one.problem) for one in listing.skipped] == [
         (
             "ISIC2018_Task3_Training_Input/ISIC_7777777.jpg",
@@ -137,8 +138,20 @@ def with_lesions(root: Path, lines: list[str]) -> Path:
 
 def test_lesions_of_the_training_images(tmp_path: Path) -> None:
     with_lesions(tmp_path, ["ISIC_0000000,HAM_1,histopathology", "ISIC_0000001,HAM_2,follow_up"])
-    assert [entry.group for entry in ISIC2018.read(tmp_path, "lesion_id").entries] == ["HAM_1", "HAM_2", None]
-    assert [entry.group for entry in ISIC2018.read(tmp_path, None).entries] == [None, None, None]
+    for options in (DataOptions(group="lesion_id"), DataOptions()):  # the published table is taken without a word
+        listing = ISIC2018.read(tmp_path, options)
+        assert [entry.group for entry in listing.entries] == ["HAM_1", "HAM_2", None]
+        assert listing.group_name == "lesion_id"
+    listing = ISIC2018.read(tmp_path, DataOptions(group=""))
+    assert [entry.group for entry in listing.entries] == [None, None, None]
+    assert listing.group_name is None
+
+
+@pytest.mark.parametrize("name", ["table", "image", "label", "split", "task"])
+def test_settings_that_have_no_place(tmp_path: Path, name: str) -> None:
+    make_isic_dataset(tmp_path, {"Training": ["MEL", "NV"]})
+    with pytest.raises(StudyError, match=f"^data.{name} = '.*': the layout \"isic2018\" has no place for it"):
+        ISIC2018.read(tmp_path, DataOptions(**{name: "single"}))  # type: ignore[arg-type]
 
 
 def test_no_table_of_lesions(tmp_path: Path) -> None:
