@@ -68,6 +68,8 @@ def print_status(folder: StudyFolder) -> None:
     console.print(Text(_headline(progress)))
     if progress.failure:
         console.print(Text(str(progress.failure), style="red"))
+    for line in _notes(progress):
+        console.print(line)
     console.print(_runs_table(progress))
     for damaged in folder.listing().damaged:
         console.print(Text(safe(str(damaged.error).replace("\n", " ")), style="red"))
@@ -120,7 +122,12 @@ def _drawn(progress: StudyProgress, stopping: bool) -> Group:
     words = [Text(_headline(progress))]
     if stopping:
         words.append(Text("stopping at the next epoch; ctrl+c again ends it at once", style="yellow"))
-    return Group(*words, bars)
+    return Group(*words, *_notes(progress), bars)
+
+
+def _notes(progress: StudyProgress) -> list[Text]:
+    """What there is to know of the images."""
+    return [Text(f"· {safe(note)}", style="yellow" if " left out: " in note else "dim") for note in progress.notes]
 
 
 def _short(run_id: str) -> str:
@@ -129,6 +136,8 @@ def _short(run_id: str) -> str:
 
 def _print_outcome(console: Console, folder: StudyFolder, progress: StudyProgress) -> None:
     console.print(Text(_headline(progress)))
+    for line in _notes(progress):
+        console.print(line)
     for record in progress.records:
         if record.state is State.FAILED:
             console.print(Text(f"{_short(record.run_id)}: {safe(record.reason)}", style="red"))

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from engine.analysis.tables import TABLES
 from engine.backbones.bundled import BUNDLED
+from engine.data.layouts import LAYOUTS
+from engine.data.options import DataOptions
 from engine.measures import MEASURES
 from engine.quality import QUALITY
 from engine.study import load_study
@@ -17,9 +20,13 @@ from simtui.cli import commands
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
 
 
-@pytest.mark.parametrize("name", [*MEASURES, *TABLES, *(f"bundled:{name}" for name in BUNDLED)])
+@pytest.mark.parametrize("name", [*MEASURES, *TABLES, *LAYOUTS, *(f"bundled:{name}" for name in BUNDLED)])
 def test_every_name_is_there(name: str) -> None:
     assert f"`{name}`" in README
+
+
+def test_every_setting_of_a_dataset_is_there() -> None:
+    assert all(f"`{each.name}`" in README for each in fields(DataOptions))
 
 
 def test_every_quality_metric_and_command_is_there() -> None:

@@ -13,7 +13,10 @@ PLAN_FILE = "plan.json"
 
 @dataclass(frozen=True)
 class Plan:
-    """Which devices there are, how many workers share them with how many threads each, and where the manifests lie."""
+    """Which devices there are, how many workers share them with how many threads each, and where the manifests lie.
+
+    `notes`: what the user should know of the images before any training: what was left out, thin classes, and the like.
+    """
 
     devices: tuple[str, ...]
     n_workers: int
@@ -21,11 +24,20 @@ class Plan:
     precision: str
     manifest: str
     origin_manifest: str | None
+    notes: tuple[str, ...] = ()
 
 
 def write_plan(path: Path, plan: Plan) -> None:
     """Writes the plan, whole."""
     write_sealed_json(path, asdict(plan))
+
+
+def notes_of(study_path: Path) -> tuple[str, ...]:
+    """What the last start said of the images; nothing where there is no readable plan."""
+    try:
+        return read_plan(study_path / PLAN_FILE).notes
+    except DamagedError:
+        return ()
 
 
 def read_plan(path: Path) -> Plan:
@@ -36,6 +48,6 @@ def read_plan(path: Path) -> Plan:
     """
     raw = read_sealed_json(path, "run the study again")
     try:
-        return Plan(**{**raw, "devices": tuple(raw["devices"])})
+        return Plan(**{**raw, "devices": tuple(raw["devices"]), "notes": tuple(raw.get("notes", ()))})
     except (TypeError, KeyError) as error:
         raise DamagedError(str(path), f"is not a plan ({error})", "run the study again") from error

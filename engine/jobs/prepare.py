@@ -6,7 +6,9 @@ Everything is content-addressed, so a second time costs only the look-up.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +61,8 @@ class Preparation:
         for section in study.backbone:
             try:
                 backbone = load_reference_backbone(section, device)
-                reference = self.reference(backbone, self.inputs(plan, backbone.info.input_size))
+                inputs = self.inputs(plan, backbone.info.input_size)
+                reference = self.reference(backbone, inputs)
             except torch.OutOfMemoryError as error:
                 raise DeviceMemoryError(
                     section.name,
@@ -67,7 +70,9 @@ class Preparation:
                     "free the device and run the study again",
                 ) from error
             check_computable(reference.probe.pooled, study.measure)
+            notes = _notes(inputs)
             del backbone
+        plan = replace(plan, notes=notes)
         self._say("running", 0, 0, n_workers=plan.n_workers)
         write_plan(self._folder.path / PLAN_FILE, plan)
 
@@ -166,6 +171,25 @@ def _n_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return psutil.cpu_count() or 1
+
+
+def _notes(inputs: Inputs) -> tuple[str, ...]:
+    """What reading and decoding had to say, of the dataset and of the origin set."""
+    found = [*_notes_on(inputs.manifest, list(inputs.splits.values()))]
+    if inputs.origin_manifest and inputs.origin:
+        found += [f"origin: {note}" for note in _notes_on(inputs.origin_manifest, [inputs.origin])]
+    return tuple(found)
+
+
+def _notes_on(manifest: Manifest, caches: list[PixelCache]) -> Iterator[str]:
+    problems: dict[str, list[str]] = {}
+    for one in [*manifest.skipped, *(each for cache in caches for each in cache.skipped)]:
+        problems.setdefault(re.sub(r"line \d+: ", "", one.problem), []).append(one.path)
+    for problem, paths in problems.items():
+        first = f"first: {paths[0]}" if len(paths) > 1 else paths[0]
+        yield f"{len(paths)} left out: {problem} ({first})"
+    yield from manifest.warnings
+    yield from dict.fromkeys(warning for cache in caches for warning in cache.warnings)
 
 
 def _refuse_other_images(folder: StudyFolder, manifest: Manifest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from engine.jobs.plan import notes_of
 from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, read_run_progress, read_stage
 from engine.runs.record import RunRecord, State
 from engine.runs.study_folder import Listing, StudyFolder
@@ -12,7 +13,11 @@ from engine.runs.study_folder import Listing, StudyFolder
 
 @dataclass(frozen=True)
 class StudyProgress:
-    """A study at one moment. `time_left_s` is None until an epoch has been measured, and when nothing runs."""
+    """A study at one moment.
+
+    `time_left_s` is None until an epoch has been measured, and when nothing runs. `notes` are what there is to know of
+    its images.
+    """
 
     stage: str
     stage_done: int
@@ -27,6 +32,7 @@ class StudyProgress:
     runs: Mapping[str, RunProgress]
     records: tuple[RunRecord, ...]
     failure: Failure | None
+    notes: tuple[str, ...] = ()
 
 
 def study_progress(folder: StudyFolder, listing: Listing | None = None) -> StudyProgress:
@@ -51,6 +57,7 @@ def study_progress(folder: StudyFolder, listing: Listing | None = None) -> Study
         runs=runs,
         records=records,
         failure=stage.failure if stage else None,
+        notes=notes_of(folder.path),
     )
 
 

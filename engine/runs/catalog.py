@@ -23,7 +23,7 @@ from engine.sealed import is_changed, sealed_comment
 from engine.study import RunSpec
 
 CATALOG_FILE = "catalog.json"
-_SCHEMA = 1
+_SCHEMA = 2
 # Below so many runs read anew, the catalog on disk is left as it is.
 _MIN_READ = 20
 Stamp = tuple[int, int, int]
@@ -116,6 +116,7 @@ class _Entry:
     first: dict[str, float | None]
     last: dict[str, float | None]
     epoch_seconds: tuple[float, ...]
+    waited_seconds: tuple[float, ...]
     attempts: int
     activations: dict[str, str]
     files: dict[str, str]
@@ -130,7 +131,7 @@ class _Packed:
     entries: tuple[_Entry, ...]
 
 
-_PLAIN = ("run_id", "state", "reason", "epochs_done", "first", "last", "epoch_seconds", "attempts", "activations",
+_PLAIN = ("run_id", "state", "reason", "epochs_done", "first", "last", "epoch_seconds", "waited_seconds", "attempts", "activations",
           "files")  # fmt: skip
 
 

@@ -116,6 +116,9 @@ def summary(snapshot: Snapshot) -> str:
         value, best = max(scored, key=lambda pair: pair[0])
         backbone = safe(best.spec.backbone.name)
         text += f" Best test {score.label} {figure(value)}: {best.spec.method}, {backbone}, seed {best.spec.seed}."
+    notes = snapshot.progress.notes if snapshot.progress else ()
+    if notes:
+        text += f" {count(len(notes), 'note')} on its images: simtui status."
     return text
 
 

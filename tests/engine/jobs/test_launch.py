@@ -103,7 +103,9 @@ def test_stop_now_ends_it_at_once_and_the_run_goes_on_later(tmp_path: Path) -> N
     stop_study(folder, now=True)
     process.wait(timeout=30)
     (record,) = folder.listing().records
-    assert record.state is State.STOPPED and record.reason == "stopped by a signal" and record.epochs_done >= 1
+    # An epoch that ends in the moment before the signal stops the run by itself.
+    assert record.reason in ("stopped by a signal", "stopped as asked")
+    assert record.state is State.STOPPED and 1 <= record.epochs_done < 500
     assert folder.running_by() is None and not list(folder.path.rglob("*.tmp-*"))
 
 

@@ -33,7 +33,7 @@ def study(tmp_path: Path) -> StudyFolder:
     for i, spec in enumerate(run_specs(folder.study)):
         record = RunRecord(
             spec.run_id, spec, State.DONE, f"reason {i}", i, {"a": i / 7}, {"b": None, "c": 1e-9 * i}, (0.5, 1.0 + i),
-            i % 3, {f"key{i}": "reference"}, {"results.h5": f"{i:064x}"},
+            (0.01, 0.02 * i), i % 3, {f"key{i}": "reference"}, {"results.h5": f"{i:064x}"},
             (replace(SESSION, seconds=float(i)), replace(SESSION, first_epoch=3, device="cpu")),
             Provenance(paradigm="supervised", n_test=i % 2, layers=("blocks.0",)),
         )  # fmt: skip
@@ -65,7 +65,7 @@ def test_what_has_changed_is_read_again_and_what_is_gone_is_gone(study: StudyFol
 
 @pytest.mark.parametrize(
     "content",
-    ["", "nonsense", sealed_comment("{}"), sealed_comment('{"schema": 1, "specs": [], "entries": [[1]]}'), "changed"],
+    ["", "nonsense", sealed_comment("{}"), sealed_comment('{"schema": 2, "specs": [], "entries": [[1]]}'), "changed"],
 )
 def test_a_catalog_that_is_not_one_is_made_again(study: StudyFolder, content: str) -> None:
     expected = study.listing()

@@ -1,0 +1,81 @@
+"""What a study makes of its images before any training: notes, a bounded cache, pixels shared with other studies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from engine.data.pixels import PartlyCached
+from engine.finetune.inputs import Inputs
+from engine.jobs.launch import make_study_folder
+from engine.jobs.plan import notes_of, read_plan
+from engine.jobs.prepare import Preparation
+from engine.jobs.progress import study_progress
+from engine.runs.study_folder import StudyFolder
+from engine.study import load_study
+from tests.studies import write_study
+
+SIDE_BYTES = 73 * 73 * 3
+
+
+def prepared(request: Path, out: Path) -> tuple[StudyFolder, Inputs]:
+    folder = make_study_folder(load_study(request), out)
+    Preparation(folder, reports=True).prepare()
+    plan = read_plan(folder.path / "plan.json")
+    return folder, Preparation(folder, reports=False).inputs(plan, 64)
+
+
+def test_what_was_left_out_and_what_is_thin_is_said_before_training(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    (tmp_path / "images" / "red" / "empty.png").touch()
+    (tmp_path / "origin" / "red" / "text.jpg").write_text("no image")
+    Image.new("CMYK", (30, 30)).save(tmp_path / "origin" / "blue" / "press.jpg")
+    folder, _ = prepared(request, tmp_path / "out")
+    notes = notes_of(folder.path)
+    assert "1 left out: file is empty (red/empty.png)" in notes
+    assert 'few images for training (below 10): "blue" 7, "green" 7, "red" 7' in notes
+    assert any(note.startswith("no patients or lesions are named") for note in notes)
+    assert "origin: 1 left out: not an image (red/text.jpg)" in notes
+    assert "origin: 1 images: CMYK, converted to RGB" in notes
+    assert study_progress(folder).notes == notes
+
+
+def test_a_bounded_cache_gives_the_same_pixels(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    _, whole = prepared(request, tmp_path / "whole" / "out")
+    text = request.read_text()
+    request.write_text(text.replace("[machine]", f"[machine]\ncache_gb = {15 * SIDE_BYTES / 1e9}"))
+    folder, bounded = prepared(request, tmp_path / "bounded" / "out")
+    train = bounded.splits["train"].pixels
+    assert isinstance(train, PartlyCached) and not isinstance(whole.splits["train"].pixels, PartlyCached)
+    assert all(not isinstance(bounded.splits[split].pixels, PartlyCached) for split in ("test", "val"))
+    rows = np.array([20, 0, 7, 20, 19])
+    assert np.array_equal(train[rows], whole.splits["train"].pixels[rows])
+    assert np.array_equal(train[3:21], whole.splits["train"].pixels[3:21])
+    assert bounded.probe_digest == whole.probe_digest
+    taken = sum(path.stat().st_size for path in folder.probes_path.rglob("*.npy"))
+    assert taken < 2 * 15 * SIDE_BYTES + 6 * 256  # the dataset and the origin set, each within the bound
+
+
+def test_studies_beside_each_other_share_their_pixels(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    first, _ = prepared(request, tmp_path / "studies" / "one")
+    second, inputs = prepared(request, tmp_path / "studies" / "two")
+    pairs = [(path, second.path / path.relative_to(first.path)) for path in first.probes_path.rglob("*.npy")]
+    assert len(pairs) == 4 and all(one.samefile(other) for one, other in pairs)
+    assert len(inputs.splits["train"].items) == 21
+
+
+def test_the_probe_is_the_same_in_another_study_on_the_same_images(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    _, first = prepared(request, tmp_path / "one" / "out")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    request.write_text(request.read_text().replace('path = "images"', 'path = "elsewhere"'))
+    _, second = prepared(request, tmp_path / "two" / "out")
+    assert first.probe_ids == second.probe_ids and first.probe_digest == second.probe_digest
+
+
+def test_a_plan_of_an_earlier_version_has_no_notes(tmp_path: Path) -> None:
+    assert notes_of(tmp_path) == ()
