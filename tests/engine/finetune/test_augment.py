@@ -94,3 +94,14 @@ def test_an_image_that_no_crop_changes_comes_out_as_it_went_in(monkeypatch: pyte
     assert torch.allclose(augmented(pixels, Augmentation(32), generator()), expected, atol=1e-6)
     sampled = augment._sampled(pixels, *whole, torch.zeros(2), 32)
     assert torch.allclose(sampled, expected, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_same_is_drawn_as_on_the_cpu() -> None:
+    turned = Augmentation(48, "both", rotation=20.0, colour=0.3)
+    on_gpu, on_cpu = (augmented(smooth(20).to(device), turned, generator()).cpu() for device in ("cuda", "cpu"))
+    assert float((on_gpu - on_cpu).abs().max()) < 1e-4
+    plain = Augmentation(48, "both")
+    on_gpu, on_cpu = (augmented(smooth(20).to(device), plain, generator()).cpu() for device in ("cuda", "cpu"))
+    assert float((on_gpu - on_cpu)[..., 2:-2, 2:-2].abs().max()) * 255 < 1.5

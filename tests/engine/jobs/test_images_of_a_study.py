@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from engine.cleaning import groups_of
 from engine.data.pixels import PartlyCached
 from engine.finetune.inputs import Inputs
 from engine.jobs.launch import make_study_folder
@@ -66,6 +67,8 @@ def test_studies_beside_each_other_share_their_pixels(tmp_path: Path) -> None:
     pairs = [(path, second.path / path.relative_to(first.path)) for path in first.probes_path.rglob("*.npy")]
     assert len(pairs) == 4 and all(one.samefile(other) for one, other in pairs)
     assert len(inputs.splits["train"].items) == 21
+    of_images = {group.name: group.n_bytes for group in groups_of(first)}["images"]
+    assert of_images <= 4 * 4096  # the notes alone: the pixels stay with the other study
 
 
 def test_the_probe_is_the_same_in_another_study_on_the_same_images(tmp_path: Path) -> None:
