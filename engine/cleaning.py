@@ -125,7 +125,7 @@ def _group(folder: StudyFolder, name: str, words: str, cost: str, paths: Iterabl
 
 
 def _n_bytes(path: Path) -> int:
-    """What the disk gives back: a file with holes takes less than its length, one that another study has too nothing."""
+    """What the disk gives back: a file with holes less than its length, one that another study has too nothing."""
     files = [path] if path.is_file() else [each for each in path.rglob("*") if each.is_file()]
     found = [each.stat() for each in files]
     return sum(each.st_blocks * 512 for each in found if each.st_nlink == 1)

@@ -161,6 +161,12 @@ def _runs_table(progress: StudyProgress) -> RichTable:
     return table
 
 
+def _waited(record: RunRecord) -> str:
+    """The part of its training that waited for images, where that has been measured and is any."""
+    share = sum(record.waited_seconds) / max(sum(record.epoch_seconds), 1e-9)
+    return f"{share:.1%} of its time waiting for images" if share >= 0.001 else ""
+
+
 def _row(record: RunRecord, progress: StudyProgress) -> Sequence[Text]:
     hint = progress.runs.get(record.run_id)
     score = record.last.get(score_of([record]).metric)
@@ -170,7 +176,7 @@ def _row(record: RunRecord, progress: StudyProgress) -> Sequence[Text]:
             f"{hint.images_per_s:.0f} images/s, {hint.waited_share:.0%} waiting for images"
         )
     else:
-        note = safe(record.reason)
+        note = safe(record.reason) or _waited(record)
     return (
         Text(_short(record.run_id)),
         Text(str(record.state), style=_COLOURS.get(record.state, "")),

@@ -95,7 +95,7 @@ def read_manifest(path: Path) -> Manifest:
         manifest = _from_json(content)
         if manifest.digest != content["digest"]:
             raise ValueError("the digest does not match")
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DamagedError(str(path), f"not a manifest ({error})", _REMAKE) from error
     return manifest
 

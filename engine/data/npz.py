@@ -75,7 +75,7 @@ class NpzFile:
         """Rows of an array, in one pass.
 
         Args:
-            wanted: row numbers, in increasing order.
+            wanted: row numbers, in increasing order, none twice.
         """
         with self._open(name) as (stream, header):
             at = 0

@@ -137,7 +137,10 @@ def pixel_cache(
     except DamagedError:  # or absent
         if not job.link_from_sibling():
             job.build(progress)
-        return job.open()
+            return job.open()
+        cache = job.open()
+    # Whoever made it may have allowed more.
+    refuse_many_skipped(str(root), cache.skipped, len(items), options.max_skipped)
     if progress is not None:
         progress(len(items), len(items))
     return cache

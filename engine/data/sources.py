@@ -132,7 +132,7 @@ class NpzSource:
         """The arrays' rows in the order of `paths`; one pass a block over each array, whatever the order in it."""
         archive = NpzFile(self._path)
         wanted = [row_of_path(path) for path in paths]
-        if wanted == sorted(wanted):
+        if wanted == sorted(set(wanted)):
             for name in dict.fromkeys(name for name, _ in wanted):
                 for values in archive.rows(name, [row for other, row in wanted if other == name]):
                     yield values.astype(np.uint8, copy=False)

@@ -131,8 +131,8 @@ class _Packed:
     entries: tuple[_Entry, ...]
 
 
-_PLAIN = ("run_id", "state", "reason", "epochs_done", "first", "last", "epoch_seconds", "waited_seconds", "attempts", "activations",
-          "files")  # fmt: skip
+_PLAIN = ("run_id", "state", "reason", "epochs_done", "first", "last", "epoch_seconds", "waited_seconds", "attempts",
+          "activations", "files")  # fmt: skip
 
 
 def _packed(entries: Iterable[tuple[Stamp, RunRecord]]) -> str:

@@ -169,11 +169,12 @@ def _label_columns(
     tables: Sequence[Table], taken: Collection[str | None], index: FileIndex, options: DataOptions
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The columns, and what the user should know of the choice."""
-    free = [c for c in tables[0].columns if c not in taken and all(c in table.columns for table in tables)]
-    named = sorted((c for c in free if _plain(c) in _LABELS), key=lambda column: _LABELS.index(_plain(column)))
+    own = [column for column in tables[0].columns if column not in taken]
+    free = [column for column in own if all(column in table.columns for table in tables)]
+    named = sorted((c for c in own if _plain(c) in _LABELS), key=lambda column: _LABELS.index(_plain(column)))
     if named:
-        if not all(_say_the_same(tables, named[0], other) for other in named[1:]):
-            raise _ask_labels(tables[0], free, "several columns could be the labels", named)
+        if not all(_say_the_same(tables[0], named[0], other) for other in named[1:]):
+            raise _ask_labels(tables[0], own, "several columns could be the labels", named)
         return (named[0],), ()
     binary, possible, divided = _candidates(tables, free)
     others = [column for column in (*possible, *divided) if column not in binary and not _describes(column)]
@@ -208,9 +209,9 @@ def _candidates(
     return binary, possible, divided
 
 
-def _say_the_same(tables: Sequence[Table], one: str, other: str) -> bool:
+def _say_the_same(table: Table, one: str, other: str) -> bool:
     """Whether two columns differ in words only, as a number and a name of each class do."""
-    pairs = {(row.cells[one], row.cells[other]) for table in tables for row in table.rows}
+    pairs = {(row.cells[one], row.cells[other]) for row in table.rows}
     return len(pairs) == len({first for first, _ in pairs}) == len({second for _, second in pairs})
 
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from engine.data import dicom
 from engine.data.images import open_regular
-from engine.data.layouts.column_guess import guess_columns, image_column
+from engine.data.layouts.column_guess import guess_columns
 from engine.data.layouts.file_index import FileIndex, has_image_suffix, refuse_unlisted
 from engine.data.layouts.labelled_table import Source, read_tables
 from engine.data.layouts.layout import Layout, Listing, walk
 from engine.data.layouts.tabular import find_tables, has_label_table
 from engine.data.options import DataOptions
 from engine.data.table import Row, Table
-from engine.errors import DataError, ImageError
+from engine.errors import ImageError
 
 _UID = "SOPInstanceUID"
 PATIENT = "PatientID"
 _PATHS = "path of the image"
+_LIKE_UID = re.compile(r"[0-9]+(\.[0-9]+){3,}")
 _N_LOOKED_AT = 20
 
 
@@ -53,9 +56,8 @@ def _read(root: Path, options: DataOptions) -> Listing:
     refuse_unlisted(root, index, DICOM.looks_for)
     sources = find_tables(root, options)
     headers = _Headers(root)
-    if options.image is None and not _names_files(sources[0].table, index):
-        uids = headers.by_uid(root, index)
-        sources = [Source(_with_paths(source.table, uids), source.split) for source in sources]
+    sources = _with_paths(sources, options.image, headers, index)
+    if _PATHS in sources[0].table.columns:
         options = replace(options, image=_PATHS)
     columns = guess_columns(sources, index, options)
     if options.group is None and columns.group is None:
@@ -73,29 +75,33 @@ def _read(root: Path, options: DataOptions) -> Listing:
     return read_tables(root, sources, columns, index, options)
 
 
-def _names_files(table: Table, index: FileIndex) -> bool:
-    """Whether a column holds names of the images, or several may."""
-    try:
-        return bool(image_column(table, index))
-    except DataError:
-        return any(index.find(cell) for row in table.rows for cell in row.cells.values())
-
-
-def _with_paths(table: Table, path_of_uid: dict[str, str]) -> Table:
-    """The table with a column of paths, where one of its columns holds SOP instance UIDs.
+def _with_paths(sources: Sequence[Source], image: str | None, headers: _Headers, index: FileIndex) -> list[Source]:
+    """The tables with a column of paths more, where a column (the user's, or any) holds UIDs of the images.
 
     Raises:
-        DataError: none does.
+        DataError: two files have a UID of the table.
     """
-    for column in table.columns:
-        if any(row.cells[column] in path_of_uid for row in table.rows):
-            rows = tuple(
-                Row(row.line, {_PATHS: path_of_uid.get(row.cells[column], row.cells[column]), **row.cells})
-                for row in table.rows
-            )
-            return Table(table.path, (_PATHS, *(name for name in table.columns if name != column)), rows)
-    problem = f"no column holds file names, paths or {_UID}s of the images; found {', '.join(table.columns)}"
-    raise DataError(str(table.path), problem, "name the column of paths or ids in data.image")
+    table = sources[0].table
+    columns = [name for name in ([image] if image else table.columns) if name in table.columns]
+    columns = [name for name in columns if any(_LIKE_UID.fullmatch(cell) for cell in table.values(name))]
+    paths_of = headers.by_uid(index) if columns else {}
+    for column in columns:
+        if any(cell in paths_of for cell in table.values(column)):
+            return [replace(source, table=_in_paths(source.table, column, paths_of)) for source in sources]
+    return list(sources)
+
+
+def _in_paths(table: Table, column: str, paths_of: Mapping[str, Sequence[str]]) -> Table:
+    table.require(column)
+    rows = []
+    for row in table.rows:
+        cell = row.cells[column]
+        paths = paths_of.get(cell, (cell,))
+        if len(paths) > 1:
+            problem = f'"{cell}" can be {len(paths)} images ({", ".join(sorted(paths)[:3])})'
+            raise table.error(row.line, problem, "remove one of them, or name the column of paths in data.image")
+        rows.append(Row(row.line, {_PATHS: paths[0], **row.cells}))
+    return Table(table.path, (_PATHS, *(name for name in table.columns if name != column)), tuple(rows))
 
 
 class _Headers:
@@ -122,14 +128,12 @@ class _Headers:
         """The patient of an image."""
         return self.text(path, PATIENT)
 
-    def by_uid(self, root: Path, index: FileIndex) -> dict[str, str]:
-        """SOP instance UID -> path; DataError where two files have the same."""
-        found: dict[str, str] = {}
+    def by_uid(self, index: FileIndex) -> dict[str, list[str]]:
+        """SOP instance UID -> the files that have it: one, but for copies."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
         for path in index.paths:
-            uid = self.text(path, _UID)
-            if uid and found.setdefault(uid, path) != path:
-                problem = f'"{found[uid]}" and "{path}" have the same {_UID} ({uid})'
-                raise DataError(str(root), problem, "remove one of them, or name the column of paths in data.image")
+            found[self.text(path, _UID)].append(path)
+        found.pop("", None)
         return found
 
 

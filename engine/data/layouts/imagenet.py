@@ -63,7 +63,7 @@ def _read(root: Path, options: DataOptions) -> Listing:
             raise DataError(f"{path} line {line}", f'path leaves the dataset folder ("{name}")', fix)
         found = index.find(name)
         if len(found) > 1:
-            problem = f'"{name}" can be {len(found)} images ({", ".join(found[:3])})'
+            problem = f'"{name}" can be {len(found)} images ({", ".join(sorted(found)[:3])})'
             raise DataError(f"{path} line {line}", problem, "remove all of these images but one")
         if found:
             entries.append(Entry(found[0], found[0], label))

@@ -112,7 +112,7 @@ def _image_path(source: Source, row: Row, column: str, index: FileIndex, found: 
         raise table.error(row.line, f'path leaves the dataset folder ("{cell}")', fix)
     paths = index.find(cell, source.split)
     if len(paths) > 1:
-        problem = f'"{cell}" can be {len(paths)} images ({", ".join(paths[:3])})'
+        problem = f'"{cell}" can be {len(paths)} images ({", ".join(sorted(paths)[:3])})'
         fix = "give the path of the image in place of its name, or remove the others"
         raise table.error(row.line, problem, fix)
     if paths and len(PurePosixPath(cell).parts) > 1:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import os
 import random
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from engine.data.images import decode_square, open_regular
-from engine.data.manifest import Item, Manifest
-from engine.data.pixels import pixel_cache, probe_items
+from engine.data import sources
+from engine.data.images import SQUARE_PROTOCOL, decode_square, open_regular, square_of_array
+from engine.data.intensity import Decoding
+from engine.data.manifest import Item, Label, Manifest
+from engine.data.pixels import CacheOptions, PartlyCached, PixelCache, check_pixels, pixel_cache, probe_items
 from engine.data.read import read_dataset
-from engine.errors import DataError, MachineError
-from tests.engine.data.making import make_folder_dataset, noise, save_image
+from engine.errors import DamagedError, DataError, ImageError, MachineError
+from engine.files import digest
+from engine.sealed import write_sealed_json
+from tests.engine.data.making import make_folder_dataset, noise, save_arrays, save_image
 
 SIDE = 16  # for a backbone of 14 pixels
 
@@ -110,6 +118,20 @@ def test_notes_that_do_not_fit_are_made_again(dataset: Manifest, tmp_path: Path,
     assert path.read_text() == content
 
 
+@pytest.mark.parametrize("change", [{"digest": "0" * 64}, {"kept": [0, 1]}, {"n_cached": 7}, {"n_cached": 31}])
+def test_sealed_notes_that_do_not_fit_are_made_again(
+    dataset: Manifest, tmp_path: Path, change: dict[str, object]
+) -> None:
+    pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*.json")
+    content = path.read_text()
+    notes = json.loads(content) | change
+    del notes["sha256"]
+    write_sealed_json(path, notes)
+    assert pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache").items == dataset.items
+    assert path.read_text() == content
+
+
 def test_undecodable_images_are_skipped_and_the_rest_closes_up(tmp_path: Path) -> None:
     root = make_folder_dataset(tmp_path / "data", {"a": 20, "b": 20})
     content = (root / "a" / "0003.png").read_bytes()
@@ -189,7 +211,272 @@ def test_odd_metadata_neither_warns_nor_costs_the_image(dataset: Manifest, tmp_p
     np.testing.assert_array_equal(pixel_cache(dataset.root, items, 14, tmp_path / "cache").pixels[0], pixels)
 
 
-def made_items(labels: list[int]) -> list[Item]:
+# Windows and frames
+
+
+def deep_dataset(root: Path) -> Manifest:
+    """16-bit images, and one of two frames."""
+    (root / "a").mkdir(parents=True)
+    for n in range(4):
+        values = np.random.default_rng(n).integers(0, 4096, (20, 24), dtype=np.uint16)
+        Image.fromarray(values).save(root / "a" / f"{n}.png")
+    frames = [Image.fromarray(noise(seed)) for seed in (50, 51)]
+    frames[0].save(root / "a" / "4.tif", save_all=True, append_images=frames[1:])
+    return replace(EMPTY, root=root, items=tuple(hashed(root, f"a/{n}.{'png' if n < 4 else 'tif'}") for n in range(5)))
+
+
+EMPTY = Manifest(Path("/"), "folder", ("a", "b"), ())
+
+
+def hashed(root: Path, path: str) -> Item:
+    return Item(path, path, 0, "train", hashlib.sha256((root / path).read_bytes()).hexdigest())
+
+
+def test_window_and_frame_make_other_pixels_and_other_files(tmp_path: Path) -> None:
+    manifest = deep_dataset(tmp_path / "data")
+    decodings = [
+        Decoding((0.0, 4095.0), 0), Decoding((0.0, 4095.0), 1), Decoding((0.0, 2000.0), 0), Decoding("auto", 0),
+    ]  # fmt: skip
+    caches = [
+        pixel_cache(manifest.root, manifest.items, 14, tmp_path / "cache", options=CacheOptions(decoding))
+        for decoding in decodings
+    ]
+    assert len({cache.digest for cache in caches}) == 4
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 4
+    for cache, decoding in zip(caches, decodings, strict=True):
+        for pixels, item in zip(cache.pixels[:], cache.items, strict=True):
+            with open_regular(manifest.root / item.path) as file:
+                expected = decode_square(file, Path(item.path), SIDE, decoding).pixels
+            np.testing.assert_array_equal(pixels, expected)
+    assert (caches[0].pixels[4] != caches[1].pixels[4]).any()
+    assert (caches[0].pixels[:4] != caches[2].pixels[:4]).any()
+
+
+def test_without_window_and_frame_the_digest_is_the_old_one(dataset: Manifest, tmp_path: Path) -> None:
+    cache = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache")
+    assert cache.digest == digest([SQUARE_PROTOCOL, SIDE, [item.sha256 for item in dataset.items]])
+    decoding = Decoding((0.0, 1.0))
+    other = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache", options=CacheOptions(decoding))
+    assert other.digest != cache.digest
+    np.testing.assert_array_equal(other.pixels[:], cache.pixels[:])  # of 8-bit images
+
+
+# A cache that is too small
+
+
+@pytest.mark.parametrize("n_cached", [0, 1, 17, 29])
+def test_a_small_cache_gives_the_same_pixels(dataset: Manifest, tmp_path: Path, n_cached: int) -> None:
+    whole = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "whole")
+    options = CacheOptions(max_bytes=n_cached * SIDE * SIDE * 3 + 5)
+    for _ in range(2):  # built, then opened
+        small = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "small", options=options)
+        assert isinstance(small.pixels, PartlyCached)
+        assert (small.items, small.skipped, small.digest) == (whole.items, whole.skipped, whole.digest)
+        assert (small.pixels.shape, len(small.pixels)) == ((30, SIDE, SIDE, 3), 30)
+        for rows in (slice(None), slice(3, 25, 4), slice(0), np.array([29, 0, 5, 28, 5]), np.array([], dtype=np.int64)):
+            found = small.pixels[rows]
+            assert found.dtype == np.uint8
+            assert found.tobytes() == whole.pixels[rows].tobytes()
+    (path,) = (tmp_path / "small").glob("*.npy")
+    assert np.load(path).shape == (n_cached, SIDE, SIDE, 3)
+
+
+def test_a_small_cache_closes_up_over_images_that_do_not_decode(dataset: Manifest, tmp_path: Path) -> None:
+    (dataset.root / "a" / "0001.png").write_text("not a picture")
+    items = read_dataset(dataset.root).items
+    options = CacheOptions(max_bytes=4 * SIDE * SIDE * 3)
+    small = pixel_cache(dataset.root, items, 14, tmp_path / "small", options=options)
+    whole = pixel_cache(dataset.root, items, 14, tmp_path / "whole")
+    assert [one.path for one in small.skipped] == ["a/0001.png"]
+    assert small.items == whole.items
+    np.testing.assert_array_equal(small.pixels[:], whole.pixels[:])
+
+
+def test_a_cache_of_all_that_fits_is_a_plain_map(dataset: Manifest, tmp_path: Path) -> None:
+    options = CacheOptions(max_bytes=30 * SIDE * SIDE * 3)
+    pixels = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache", options=options).pixels
+    assert isinstance(pixels, np.memmap)
+
+
+def test_a_cache_that_may_grow_is_made_again_and_a_larger_one_is_kept(dataset: Manifest, tmp_path: Path) -> None:
+    def shape(max_bytes: float) -> tuple[int, ...]:
+        options = CacheOptions(max_bytes=max_bytes)
+        pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache", options=options)
+        (path,) = (tmp_path / "cache").glob("*.npy")
+        return tuple(np.load(path, mmap_mode="r").shape)
+
+    assert [shape(n * SIDE * SIDE * 3)[0] for n in (5, 3, 20, 5, 99)] == [5, 5, 20, 20, 30]
+
+
+@pytest.mark.parametrize("is_removed", [True, False])
+def test_an_image_beyond_the_cache_that_has_changed(dataset: Manifest, tmp_path: Path, is_removed: bool) -> None:
+    options = CacheOptions(max_bytes=10 * SIDE * SIDE * 3)
+    pixels = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache", options=options).pixels
+    path = dataset.root / dataset.items[20].path
+    if is_removed:
+        path.unlink()
+    else:
+        save_image(path, 999)
+    assert pixels[:20].shape == (20, SIDE, SIDE, 3)
+    with pytest.raises(DataError, match=r"changed since the dataset was read \("):
+        pixels[:21]
+
+
+def test_an_image_beyond_the_cache_that_decodes_no_more(
+    dataset: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = CacheOptions(max_bytes=10 * SIDE * SIDE * 3)
+    pixels = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache", options=options).pixels
+
+    def fail(*_: object) -> None:
+        raise ImageError("a/0020.png", "cannot be decoded (of a library's own)", "copy it again")
+
+    monkeypatch.setattr(sources, "decode_square", fail)
+    assert pixels[:10].shape == (10, SIDE, SIDE, 3)
+    with pytest.raises(DataError) as caught:
+        pixels[20:21]
+    assert str(caught.value) == (
+        "a/0020.png: changed since the dataset was read (cannot be decoded (of a library's own))\n  fix: copy it again"
+    )
+
+
+def test_rows_of_an_archive_cannot_be_read_one_by_one(tmp_path: Path) -> None:
+    images = np.stack([noise(seed) for seed in range(40)])
+    labels = np.arange(40) % 2
+    path = save_arrays(tmp_path / "my.npz", train_images=images, train_labels=labels)
+    items = read_dataset(path).items
+    with pytest.raises(DataError) as caught:
+        pixel_cache(path, items, 14, tmp_path / "cache", options=CacheOptions(max_bytes=39 * SIDE * SIDE * 3))
+    assert str(caught.value) == (
+        "machine.cache_gb: the images of my.npz take 31 kB decoded, and cannot be read one by one\n"
+        "  fix: raise machine.cache_gb"
+    )
+    cache = pixel_cache(path, items, 14, tmp_path / "cache")
+    for pixels, item in zip(cache.pixels[:], cache.items, strict=True):
+        np.testing.assert_array_equal(pixels, square_of_array(images[int(item.path[-8:])], SIDE).pixels)
+
+
+# Other studies
+
+
+def study_cache(studies: Path, name: str) -> Path:
+    return studies / name / "probes" / "isic"
+
+
+def linked(studies: Path, name: str, dataset: Manifest, **options: Any) -> PixelCache:
+    folder = study_cache(studies, name)
+    return pixel_cache(dataset.root, dataset.items, 14, folder, options=CacheOptions(siblings=studies, **options))
+
+
+def test_the_cache_of_a_sibling_study_is_shared(dataset: Manifest, tmp_path: Path) -> None:
+    first = linked(tmp_path, "one", dataset)
+    pixels = np.array(first.pixels[:])
+    shutil.rmtree(dataset.root)  # so that nothing can be decoded
+    told: list[tuple[int, int]] = []
+    second = pixel_cache(
+        dataset.root, dataset.items, 14, study_cache(tmp_path, "two"), options=CacheOptions(siblings=tmp_path),
+        progress=lambda *done: told.append(done),
+    )  # fmt: skip
+    assert told == [(30, 30)]
+    (one,) = study_cache(tmp_path, "one").glob("*.npy")
+    (two,) = study_cache(tmp_path, "two").glob("*.npy")
+    assert one.stat().st_ino == two.stat().st_ino
+    assert (second.items, second.skipped, second.digest) == (first.items, first.skipped, first.digest)
+    shutil.rmtree(tmp_path / "one")  # the other study does not mind
+    np.testing.assert_array_equal(linked(tmp_path, "two", dataset).pixels[:], pixels)
+
+
+def test_without_siblings_nothing_is_shared(dataset: Manifest, tmp_path: Path) -> None:
+    linked(tmp_path, "one", dataset)
+    pixel_cache(dataset.root, dataset.items, 14, study_cache(tmp_path, "two"))
+    (one,) = study_cache(tmp_path, "one").glob("*.npy")
+    (two,) = study_cache(tmp_path, "two").glob("*.npy")
+    assert one.stat().st_ino != two.stat().st_ino
+
+
+def flip_a_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["*.npy", "*.json"])
+def test_a_sibling_that_is_damaged_is_not_taken(dataset: Manifest, tmp_path: Path, kind: str) -> None:
+    expected = np.array(linked(tmp_path, "one", dataset).pixels[:])
+    (path,) = study_cache(tmp_path, "one").glob(kind)
+    flip_a_byte(path)
+    found = linked(tmp_path, "two", dataset)
+    np.testing.assert_array_equal(found.pixels[:], expected)
+    (one,) = study_cache(tmp_path, "one").glob("*.npy")
+    (two,) = study_cache(tmp_path, "two").glob("*.npy")
+    assert one.stat().st_ino != two.stat().st_ino
+    check_pixels(two.with_suffix(".json"))
+
+
+def test_a_sibling_that_is_a_link_or_too_small_is_not_taken(dataset: Manifest, tmp_path: Path) -> None:
+    linked(tmp_path, "one", dataset, max_bytes=10 * SIDE * SIDE * 3)
+    assert isinstance(linked(tmp_path, "two", dataset).pixels, np.memmap)
+    (path,) = study_cache(tmp_path, "one").glob("*.npy")
+    (other,) = study_cache(tmp_path, "two").glob("*.npy")
+    assert path.stat().st_ino != other.stat().st_ino
+    moved = other.rename(tmp_path / "moved.npy")
+    other.symlink_to(moved)
+    linked(tmp_path, "three", dataset)
+    (third,) = study_cache(tmp_path, "three").glob("*.npy")
+    assert third.stat().st_ino != moved.stat().st_ino
+
+
+def test_a_file_system_without_links_costs_the_decoding(
+    dataset: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.array(linked(tmp_path, "one", dataset).pixels[:])
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    np.testing.assert_array_equal(linked(tmp_path, "two", dataset).pixels[:], expected)
+
+
+def test_a_sibling_that_allowed_more_to_be_skipped(dataset: Manifest, tmp_path: Path) -> None:
+    for number in range(3):
+        (dataset.root / "a" / f"000{number}.png").write_text(f"not a picture {number}")
+    manifest = read_dataset(dataset.root)
+    assert len(linked(tmp_path, "one", manifest, max_skipped=0.5).skipped) == 3
+    with pytest.raises(DataError, match=r"3 of 30 images cannot be used \(limit 5%\)"):
+        linked(tmp_path, "two", manifest)
+    with pytest.raises(DataError, match=r"3 of 30 images cannot be used \(limit 5%\)"):
+        linked(tmp_path, "one", manifest)
+
+
+# Checking
+
+
+def test_a_changed_byte_shows_when_every_byte_is_read(dataset: Manifest, tmp_path: Path) -> None:
+    expected = np.array(pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache").pixels[:])
+    (path,) = (tmp_path / "cache").glob("*.npy")
+    check_pixels(path.with_suffix(".json"))
+    flip_a_byte(path)
+    with pytest.raises(DamagedError) as caught:
+        check_pixels(path.with_suffix(".json"))
+    assert (caught.value.where, caught.value.problem) == (
+        str(path), "its digest does not match: changed since it was written",
+    )  # fmt: skip
+    unchecked = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache").pixels[:]
+    assert (unchecked != expected).any()
+    checked = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache", options=CacheOptions(checks=True))
+    np.testing.assert_array_equal(checked.pixels[:], expected)
+
+
+def test_pixels_that_are_gone(dataset: Manifest, tmp_path: Path) -> None:
+    pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache")
+    (path,) = (tmp_path / "cache").glob("*.npy")
+    path.unlink()
+    with pytest.raises(DamagedError, match=r"cannot be read \(No such file or directory\)"):
+        check_pixels(path.with_suffix(".json"))
+
+
+def made_items(labels: Sequence[Label]) -> list[Item]:
     draw = random.Random(7)
     return [
         Item(f"{row}", f"{row}.png", label, "test", f"{draw.getrandbits(256):064x}") for row, label in enumerate(labels)
@@ -212,6 +499,27 @@ def test_probe_is_stratified_and_blind_to_order_and_names(labels: list[int], n: 
     renamed = [replace(item, id=f"x{item.id}", path=f"x/{item.path}") for item in items]
     shuffled = order.sample(renamed, len(renamed))
     assert [item.sha256 for item in probe_items(shuffled, n, 7)] == [item.sha256 for item in probe]
+
+
+@pytest.mark.parametrize("n", [0, 3, 10, 50, 120, 1000])
+def test_probe_of_findings_has_every_finding(n: int) -> None:
+    draw = random.Random(3)
+    labels: list[Label] = [tuple(int(draw.random() < share) for share in (0.4, 0.1, 0.02)) for _ in range(120)]
+    labels[7] = (-1, -1, 1)
+    items = made_items(labels)
+    probe = probe_items(items, n, 3)
+    assert len({item.id for item in probe}) == min(n, 120)
+    if n >= 4:
+        assert all(any(item.label[number] == 1 for item in probe) for number in range(3))  # type: ignore[index]
+        assert any(1 not in item.label for item in probe)  # type: ignore[operator]
+    shuffled = random.Random(n).sample(items, len(items))
+    assert probe_items(shuffled, n, 3) == probe
+
+
+def test_probe_of_findings_takes_each_by_its_rarest_class() -> None:
+    labels: list[Label] = [(1, 0)] * 60 + [(1, 1)] * 20 + [(0, 0)] * 20
+    chosen = Counter(item.label for item in probe_items(made_items(labels), 10, 2))
+    assert chosen == {(1, 0): 6, (1, 1): 2, (0, 0): 2}
 
 
 def test_probe_of_a_few_images_keeps_rare_classes() -> None:

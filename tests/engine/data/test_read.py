@@ -6,22 +6,30 @@ import hashlib
 import os
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from io import BufferedReader
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from engine.data.intensity import Decoding
 from engine.data.manifest import SPLITS, Manifest, Skipped, read_manifest, write_manifest
 from engine.data.options import DataOptions
 from engine.data.pixels import pixel_cache
-from engine.data.read import read_dataset
+from engine.data.read import read_dataset, read_origin
+from engine.data.splits import SHARES
 from engine.errors import DataError, StudyError
 from tests.engine.data.making import (
     make_folder_dataset,
     make_isic_dataset,
+    noise,
+    save_arrays,
     save_image,
+    save_images,
     write_ground_truth,
     write_lines,
+    write_table,
 )
 
 
@@ -317,6 +325,145 @@ def test_hostile_names_go_through_to_the_pixels(tmp_path: Path) -> None:
     assert cache.items == manifest.items
     again = read_dataset(shutil.copytree(root, tmp_path / "elsewhere"))
     assert again.digest == manifest.digest
+
+
+# Tables, arrays and the user's settings, all the way to a manifest
+
+
+def make_table(root: Path, n: int = 40, header: str = "id,label", *columns: Sequence[object]) -> Path:
+    """Images and a table of them with labels "a" and "b" in turn, and columns of the test's own."""
+    save_images(root, (f"images/{number:03d}.png" for number in range(n)))
+    rows = [(f"{number:03d}", "ab"[number % 2], *(column[number] for column in columns)) for number in range(n)]
+    write_table(root / "labels.csv", header, rows)
+    return root
+
+
+def test_a_table_of_patients(tmp_path: Path) -> None:
+    make_table(tmp_path, 40, "id,label,patient_id", [f"p{n // 4}" for n in range(40)])
+    manifest = read_dataset(tmp_path)
+    assert (manifest.layout, manifest.classes, manifest.group_name) == ("csv", ("a", "b"), "patient_id")
+    splits: dict[str | None, set[str]] = {}
+    for item in manifest.items:
+        splits.setdefault(item.group, set()).add(item.split)
+    assert len(splits) == 10
+    assert all(len(found) == 1 for found in splits.values())
+    assert about(manifest, "no ") == (
+        "no official val (15 %) and test (15 %): drawn from all images, stratified by class",
+    )
+
+
+def test_a_patient_in_two_official_splits(tmp_path: Path) -> None:
+    splits = [("train", "val", "test")[n % 3 if n < 12 else 0] for n in range(40)]
+    patients = [f"p{n}" if n != 2 else "p0" for n in range(40)]
+    make_table(tmp_path, 40, "id,label,split,PatientID", splits, patients)
+    assert problem_of(tmp_path) == '1 patient is in train and test (first: "p0": "images/000.png" and "images/002.png")'
+    assert len(read_dataset(tmp_path, DataOptions(group="")).items) == 40
+    drawn = read_dataset(tmp_path, DataOptions(split=""))
+    assert about(drawn, "no official")
+
+
+def test_findings_have_their_splits_drawn(tmp_path: Path) -> None:
+    names = save_images(tmp_path, (f"images/{number:03d}.png" for number in range(60)))
+    rows = [(f"{n:03d}", int(n % 3 == 0), int(n % 5 == 0)) for n in range(60)]
+    write_table(names / "labels.csv", "id,Mass,Edema", rows)
+    manifest = read_dataset(tmp_path, DataOptions(label=("Mass", "Edema")))
+    assert (manifest.task, manifest.classes) == ("multilabel", ("Mass", "Edema"))
+    assert {item.id: item.label for item in manifest.items} == {
+        f"images/{n:03d}.png": (int(n % 3 == 0), int(n % 5 == 0)) for n in range(60)
+    }
+    for number in (0, 1):
+        found = Counter(item.split for item in manifest.items if item.label[number])  # type: ignore[index]
+        assert all(abs(found[split] - found.total() * share / 100) <= 1.5 for split, share in SHARES.items())
+
+
+def test_one_finding_only(tmp_path: Path) -> None:
+    make_table(tmp_path)
+    write_table(tmp_path / "labels.csv", "id,finding", [(f"{n:03d}", ("Mass", "none")[n % 2]) for n in range(40)])
+    with pytest.raises(DataError) as caught:
+        read_dataset(tmp_path, DataOptions(task="multilabel"))
+    assert caught.value.problem == 'one class only ("Mass")'
+
+
+def test_an_archive(tmp_path: Path) -> None:
+    images = np.stack([noise(seed) for seed in range(60)])
+    arrays = {
+        f"{split}_{kind}": values[start:stop]
+        for split, start, stop in (("train", 0, 40), ("val", 40, 50), ("test", 50, 60))
+        for kind, values in (("images", images), ("labels", np.arange(60)[:, None] % 2))
+    }
+    path = save_arrays(tmp_path / "data" / "my.npz", **arrays)
+    manifest = read_dataset(path)
+    assert (manifest.root, manifest.layout, manifest.classes) == (path, "medmnist", ("0", "1"))
+    assert Counter(item.split for item in manifest.items) == {"train": 40, "val": 10, "test": 10}
+    assert all(item.label == int(item.path[-8:]) % 2 for item in manifest.items)
+    assert manifest.warnings == ()
+    # The folder that holds it is the same dataset, and so is a copy under another name.
+    assert read_dataset(path.parent) == manifest
+    assert read_dataset(path.rename(tmp_path / "other.npz")).digest == manifest.digest
+
+
+def test_an_archive_of_training_images_has_splits_drawn(tmp_path: Path) -> None:
+    images = np.stack([noise(seed) for seed in range(60)])
+    path = save_arrays(tmp_path / "my.npz", train_images=images, train_labels=np.arange(60) % 2)
+    manifest = read_dataset(path)
+    assert Counter(item.split for item in manifest.items) == {"train": 42, "val": 8, "test": 10}
+    path = save_arrays(tmp_path / "test.npz", test_images=images, test_labels=np.arange(60) % 2)
+    with pytest.raises(DataError) as caught:
+        read_dataset(path)
+    assert caught.value.problem == "no training images"
+
+
+def test_the_user_says_how_many_may_be_skipped(tmp_path: Path) -> None:
+    make_folder_dataset(tmp_path, {"a": 10, "b": 10})
+    for name in ("x", "y"):
+        (tmp_path / "a" / f"{name}.png").touch()
+    assert len(read_dataset(tmp_path, DataOptions(max_skipped=0.1)).skipped) == 2
+    with pytest.raises(DataError, match="2 of 22 images cannot be used"):
+        read_dataset(tmp_path, DataOptions(max_skipped=0.0))
+
+
+def test_links_are_followed_if_asked_for(tmp_path: Path) -> None:
+    root = make_folder_dataset(tmp_path / "data", {"a": 9, "b": 9})
+    for number, target in ((3, tmp_path / "file.png"), (4, tmp_path / "other.png")):
+        shutil.move(root / "a" / f"000{number}.png", target)
+        (root / "a" / f"000{number}.png").symlink_to(target)
+    assert problem_of(root) == "link leads out of the dataset folder"
+    assert len(read_dataset(root, DataOptions(follow_links=True)).items) == 18
+
+
+@pytest.mark.parametrize("follow_links", [False, True])
+def test_a_table_that_is_a_link_out_of_the_dataset(tmp_path: Path, follow_links: bool) -> None:
+    root = make_table(tmp_path / "data")
+    (root / "labels.csv").rename(tmp_path / "elsewhere.csv")
+    (root / "labels.csv").symlink_to(tmp_path / "elsewhere.csv")
+    if follow_links:
+        assert len(read_dataset(root, DataOptions(follow_links=True)).items) == 40
+    else:
+        assert problem_of(root) == "link leads out of the dataset folder"
+
+
+def test_window_and_frame_are_kept_and_change_the_digest(tmp_path: Path) -> None:
+    make_folder_dataset(tmp_path, {"a": 9, "b": 9})
+    plain = read_dataset(tmp_path)
+    other = read_dataset(tmp_path, DataOptions(window=(0.0, 4095.0), frame=1))
+    assert (plain.decoding, other.decoding) == (Decoding(), Decoding((0.0, 4095.0), 1))
+    assert plain.items == other.items
+    assert plain.digest != other.digest
+
+
+def test_an_origin_is_all_test_images(tmp_path: Path) -> None:
+    for n, name in enumerate(("train", "val", "test")):
+        make_folder_dataset(tmp_path / name, {"a": 6, "b": 6}, first_seed=100 * n)
+    manifest = read_origin(tmp_path)
+    assert {item.split for item in manifest.items} == {"test"}
+    assert (len(manifest.items), manifest.warnings) == (36, ())
+
+
+def test_an_origin_that_is_too_small(tmp_path: Path) -> None:
+    make_folder_dataset(tmp_path, {"a": 10, "b": 10})
+    with pytest.raises(DataError) as caught:
+        read_origin(tmp_path)
+    assert caught.value.problem == "20 images; k-NN with k = 20 needs 21"
 
 
 def hash_of(name: str) -> int:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.splits import SHARES, draw_splits
+from engine.data.manifest import Label
+from engine.data.splits import NO_FINDING, SHARES, draw_splits, positives, strata
 
 SOME_SHARES = st.sampled_from([SHARES, {"train": 85, "test": 15}, {"train": 85, "val": 15}, {"train": 100}])
 Row = tuple[int, int, str | None]  # label, content, group
@@ -93,6 +95,65 @@ def test_shares_of_groups_are_met_where_groups_are_small() -> None:
     seen = Counter(draw_splits(labels, hashes_of(600), groups, SHARES))
     for split, share in SHARES.items():
         assert abs(seen[split] - 6 * share) <= 6
+
+
+def findings_of(n: int, shares: Sequence[float], seed: int) -> list[Label]:
+    """Findings that are there independently of each other, each in its share of the images; a tenth is not known."""
+    draw = random.Random(seed)
+    return [tuple(-1 if draw.random() < 0.1 else int(draw.random() < share) for share in shares) for _ in range(n)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_every_finding_is_close_to_its_share(seed: int) -> None:
+    n, prevalences = 1000, (0.5, 0.3, 0.1, 0.05, 0.02)
+    labels = findings_of(n, prevalences, seed)
+    splits = draw_splits(labels, hashes_of(n, seed), [None] * n, SHARES)
+    for number in [*range(len(prevalences)), NO_FINDING]:
+        found = Counter(split for split, label in zip(splits, labels, strict=True) if number in positives(label))
+        for split, share in SHARES.items():
+            assert abs(found[split] - found.total() * share / 100) <= max(2, 0.02 * found.total())
+    for split, share in SHARES.items():
+        assert abs(splits.count(split) - n * share / 100) <= 20  # the findings' shares come first
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_findings_of_one_patient_stay_together(seed: int) -> None:
+    n = 1200
+    labels = findings_of(n, (0.4, 0.1, 0.05), seed)
+    groups: list[str | None] = [f"patient {row // 4}" for row in range(n)]
+    splits = draw_splits(labels, hashes_of(n, seed), groups, SHARES)
+    assert all(len(set(splits[start : start + 4])) == 1 for start in range(0, n, 4))
+    for number in range(3):
+        found = Counter(split for split, label in zip(splits, labels, strict=True) if number in positives(label))
+        for split, share in SHARES.items():
+            assert abs(found[split] - found.total() * share / 100) <= 4
+    # ... and whatever the order of the images is.
+    order = random.Random(seed).sample(range(n), n)
+    hashes = hashes_of(n, seed)
+    again = draw_splits(
+        [labels[row] for row in order], [hashes[row] for row in order], [groups[row] for row in order], SHARES
+    )
+    assert again == [splits[row] for row in order]
+
+
+def test_a_finding_of_two_images_is_in_train_and_test() -> None:
+    labels: list[Label] = [(1, 0)] * 40 + [(0, 0)] * 40 + [(0, 1), (1, 1)]
+    splits = draw_splits(labels, hashes_of(82), [None] * 82, SHARES)
+    assert sorted(splits[80:]) == ["test", "train"]
+
+
+def test_a_label_counts_where_it_is_positive() -> None:
+    assert positives(3) == (3,)
+    assert positives((0, 1, -1, 1)) == (1, 3)
+    assert positives((0, -1)) == positives(()) == (NO_FINDING,)
+
+
+def test_an_image_of_several_classes_is_drawn_as_its_rarest() -> None:
+    labels: list[Label] = [(1, 0, 0), (1, 1, 0), (1, 1, 1), (0, 0, 0), (1, 0, 0), (0, 0, -1), (0, 0, 0), (0, 0, 0)]
+    assert strata(labels) == [0, 1, 2, NO_FINDING, 0, NO_FINDING, NO_FINDING, NO_FINDING]
+    assert strata([(1, 1), (1, 1)]) == [0, 0]  # of two that are as rare the first
+    assert strata([2, 0, 2]) == [2, 0, 2]
+    assert strata([]) == []
 
 
 def test_other_contents_draw_other_splits() -> None:

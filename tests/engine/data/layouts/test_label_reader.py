@@ -12,6 +12,8 @@ from engine.data.options import DataOptions, Task
 from engine.data.table import Row, Table
 from engine.errors import DataError
 
+DEFAULTS = DataOptions()
+
 Labels = list[str | tuple[int, ...]]
 
 
@@ -25,7 +27,7 @@ def one_column(*cells: str) -> Table:
 
 
 def read(
-    table: Table, *, task: Task | None = None, options: DataOptions = DataOptions(), others: Sequence[Table] = ()
+    table: Table, *, task: Task | None = None, options: DataOptions = DEFAULTS, others: Sequence[Table] = ()
 ) -> tuple[tuple[str, ...], Labels, str, tuple[str, ...]]:
     reader = label_reader([table, *others], table.columns, options, task)
     labels = [reader.label(table, row) for row in table.rows]
@@ -75,7 +77,7 @@ def test_grades_of_two_tables_are_alike_whatever_wrote_them() -> None:
 
 def test_grade_of_another_table_names_that_table() -> None:
     other = table_of(["c"], ["1"], ["high"], name="u.csv")
-    with pytest.raises(DataError, match='^u.csv line 3: grade "high" is out of range'):
+    with pytest.raises(DataError, match=r'^u\.csv line 3: grade "high" is out of range'):
         read(one_column("0", "1"), task="ordinal", others=[other])
 
 
