@@ -29,7 +29,9 @@ def extended_study(frozen: Study, asked: Study) -> Study:
     Raises:
         StudyError: names the first setting that differs and would mix results that do not belong together.
     """
-    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine)
+    # Of the images, digests decide: runs that have begun refuse other ones, whatever was said of how to read them.
+    origin = replace(frozen.origin, n=asked.origin.n) if frozen.origin and asked.origin else asked.origin
+    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine, data=frozen.data, origin=origin)
     free = replace(free, finetune=replace(asked.finetune, methods=frozen.finetune.methods, seeds=frozen.finetune.seeds))
     for where, was, now in _differences(plain(frozen), plain(free)):
         raise StudyError(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 import sys
+import textwrap
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -260,9 +263,9 @@ def data(
     from simtui.dataset import report_data
     from simtui.dataset_options import options_of
 
-    folder, options = options_of(path, given, is_origin=is_origin)
-    sys.exit(
-        report_data(
+    try:
+        folder, options = options_of(path, given, is_origin=is_origin)
+        code = report_data(
             folder,
             options,
             is_origin=is_origin,
@@ -272,7 +275,12 @@ def data(
             n_images=n_images,
             as_json=as_json,
         )
-    )
+    except SimtuiError as error:
+        if as_json:
+            content = {"is_usable": False, "error": {"where": error.where, "problem": error.problem, "fix": error.fix}}
+            click.echo(json.dumps(content, indent=2))
+        raise
+    sys.exit(code)
 
 
 @commands.command(**examples("simtui doctor"))
@@ -338,6 +346,10 @@ def main() -> None:
 
 
 def _fail(message: str, exit_code: int) -> None:
+    if sys.stderr.isatty():  # at words; what reads a pipe gets each part as one line
+        width = shutil.get_terminal_size().columns
+        parts = [textwrap.wrap(each, width, subsequent_indent="    ") or [each] for each in message.split("\n")]
+        message = "\n".join(line for part in parts for line in part)
     click.echo(message, err=True)
     sys.exit(exit_code)
 

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from engine.data.inspection import Inspection, Problem, Thumbnail, inspect_dataset
-from engine.data.options import DataOptions
+from engine.data.options import DataOptions, Window
 from engine.data.pixels import side_of
 from engine.errors import SimtuiError
 from engine.files import size_of
@@ -181,13 +181,15 @@ def _facts(found: Inspection, speed: dict[str, Any] | None) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(style="dim", no_wrap=True)
     table.add_column()
+    if found.read_from:
+        table.add_row("from", safe(found.read_from))
     groups = f"{found.n_groups:,} by {safe(found.group_name)}" if found.group_name else "none named"
     table.add_row("groups", f"{groups} · repeated images {found.n_repeats:,}")
     if found.sizes:
         least, middle, most = (f"{width} × {height}" for width, height in found.sizes)
         sizes = least if least == most else f"{least} to {most}, median {middle}"
         modes = ", ".join(f"{safe(mode)} {n:,}" for mode, n in list(found.modes.items())[:4])
-        table.add_row("images", f"{sizes} · {modes}")
+        table.add_row("images", f"{sizes} · {modes}{_window(found.window)}")
     side = side_of(found.input_size)
     per_s = found.n_decoded / max(found.decode_s, 1e-6)
     left_s = found.n_images / max(per_s, 1e-6)
@@ -204,6 +206,12 @@ def _facts(found: Inspection, speed: dict[str, Any] | None) -> Table:
             f"({speed['train_images_per_s']:,.0f} images/s)",
         )
     return table
+
+
+def _window(window: Window | None) -> str:
+    if window is None:
+        return ""
+    return " · window auto" if window == "auto" else f" · black at {window[0]:g}, white at {window[1]:g}"
 
 
 def _pictures(thumbnails: Sequence[Thumbnail], side: int, is_plain: bool) -> list[Text]:

@@ -13,6 +13,7 @@ from engine.errors import DataError
 FEW_IMAGES = 10
 STRONG_IMBALANCE = 10
 MIN_ORIGIN = 21
+MAX_GRADES = 11
 _N_NAMED = 6
 
 
@@ -47,12 +48,26 @@ def check_classes(manifest: Manifest, missing: Sequence[str]) -> Iterator[str]:
             raise DataError(root, f'"{name}" has {n_images} images, none of them in train', fix)
         if "test" in absent and "test" in missing:
             problem = f'the {n_images} images of "{name}" are of one group, or identical; a split needs 2 groups'
-            raise DataError(root, problem, fix)
+            raise DataError(root, problem, f'{fix}; data.group = "" leaves groups out' if manifest.group_name else fix)
         yield from (f'no image of "{name}" in {split}' for split in absent)
+    if manifest.task == "multilabel":
+        _refuse_without_negatives(manifest)
+    is_numbered = manifest.layout in ("csv", "folder", "dicom") and all(name.isdecimal() for name in manifest.classes)
+    if manifest.task == "single" and is_numbered and 2 < len(manifest.classes) <= MAX_GRADES:
+        shown = " ".join(manifest.classes)
+        yield f'classes are numbers ({shown}): if they are grades, set data.task = "ordinal"'
     for split in SPLITS:
         if not manifest.of_split(split):
             raise DataError(root, f"{split} has no images", "add images: splits of 70, 15 and 15 % need 5 a class")
     yield from _thin_classes({name: n_of["train", label] for label, name in enumerate(manifest.classes)})
+
+
+def _refuse_without_negatives(manifest: Manifest) -> None:
+    for label, name in enumerate(manifest.classes):
+        values = {item.label[label] for item in manifest.of_split("train") if isinstance(item.label, tuple)}
+        if 0 not in values:
+            fix = 'set data.blank = "zeros" if blanks are negative, or leave it out of data.label'
+            raise DataError(str(manifest.root), f'no training image is known to be without "{name}"', fix)
 
 
 def _thin_classes(n_of_class: Mapping[str, int]) -> Iterator[str]:
@@ -111,9 +126,11 @@ def _repeats(by_content: Mapping[str, Sequence[Item]]) -> Iterator[str]:
     repeated = [same for same in by_content.values() if len(same) > 1]
     if repeated:
         yield f'{sum(map(len, repeated)) - len(repeated)} images repeat another one (first: "{repeated[0][1].id}")'
-    contrary = [same[0].id for same in repeated if len({item.label for item in same}) > 1]
+    contrary = [same for same in repeated if len({item.label for item in same}) > 1]
     if contrary:
-        yield f'{len(contrary)} images are there under two labels (first: "{contrary[0]}")'
+        one = contrary[0][0]
+        other = next(item for item in contrary[0] if item.label != one.label)
+        yield f'{len(contrary)} images are there under two labels (first: "{one.id}" and "{other.id}")'
 
 
 def check_origin(manifest: Manifest) -> Iterator[str]:
@@ -151,4 +168,6 @@ def _refuse_divided(manifest: Manifest, what: str, together: Mapping[str, Sequen
     name = f'"{first.group}": ' if first.group is not None and what != "identical image" else ""
     subject = f"1 {what} is" if n == 1 else f"{n} {what}s are"
     problem = f'{subject} in {one} and {other} (first: {name}"{first.id}" and "{second.id}")'
-    raise DataError(str(manifest.root), problem, "remove it from one of the splits, or have splits drawn")
+    raise DataError(
+        str(manifest.root), problem, 'remove it from one of the splits, or set data.split = "" to have splits drawn'
+    )

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from engine.data.images import Decoded, quiet_decoders
 from engine.data.manifest import SPLITS, Item, Manifest
-from engine.data.options import DataOptions
+from engine.data.options import DataOptions, Window
 from engine.data.pixels import cache_bytes, probe_items, side_of
 from engine.data.read import read_dataset, read_origin
 from engine.data.sources import source_of
@@ -60,6 +60,7 @@ class Inspection:
     Attributes:
         n_of: class -> split -> images (of a multi-label dataset, those that have the finding).
         n_of_split: split -> images.
+        read_from: which column or folder holds what, in words.
         sizes: widths and heights as stored, the smallest, the median and the largest by area.
         modes: what pixels are -> how many of the decoded images.
         n_groups: patients or lesions that are named; 0 where none are.
@@ -76,6 +77,8 @@ class Inspection:
     classes: tuple[str, ...]
     n_of: Mapping[str, Mapping[str, int]]
     n_of_split: Mapping[str, int]
+    read_from: str
+    window: Window | None
     sizes: tuple[tuple[int, int], ...]
     modes: Mapping[str, int]
     group_name: str | None
@@ -132,10 +135,11 @@ def inspect_dataset(
     started_s = time.monotonic()
     seen = _decode(manifest, items, input_size, {item.id for item in wanted}, thumbnail_side, progress)
     decode_s = time.monotonic() - started_s
-    n_skipped = sum(problem.n for problem in seen.problems if problem.severity == "skipped")
+    n_skipped = len(manifest.skipped) + sum(each.n for each in seen.problems if each.severity == "skipped")
+    n_looked_at = len(items) + len(manifest.skipped)
     problems = [*seen.problems, *(Problem("said", text) for text in manifest.warnings)]
-    if n_skipped > options.max_skipped * len(items):
-        text = f"{n_skipped} of {len(items)} images cannot be used (limit {options.max_skipped:.0%})"
+    if n_skipped > options.max_skipped * n_looked_at:
+        text = f"{n_skipped} of {n_looked_at} images cannot be used (limit {100 * options.max_skipped:g}%)"
         problems.insert(0, Problem("stops", text, fix="mend or remove these images, or raise data.max_skipped"))
     problems += _listed(Problem("skipped", one.problem, 1, (one.path,)) for one in manifest.skipped)
     groups = {item.group for item in manifest.items} - {None}
@@ -147,6 +151,8 @@ def inspect_dataset(
         manifest.classes,
         _n_of_class(manifest),
         {split: n for split in SPLITS if (n := len(manifest.of_split(split)))},
+        manifest.read_from,
+        manifest.decoding.window,
         seen.sizes(),
         dict(seen.modes.most_common()),
         manifest.group_name,

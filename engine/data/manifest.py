@@ -48,7 +48,8 @@ class Skipped:
 class Manifest:
     """A dataset: items in the order of their ids, the images that were skipped, and what the user should know.
 
-    `root` is the folder, or the `.npz` file; `group_name` is where the groups come from, None where there are none.
+    `root` is the folder, or the `.npz` file; `group_name` is where the groups come from, None where there are none;
+    `read_from` says in words which column or folder holds what.
     """
 
     root: Path
@@ -61,11 +62,14 @@ class Manifest:
     task: Task = "single"
     group_name: str | None = None
     decoding: Decoding = AS_STORED
+    read_from: str = ""
 
     @cached_property
     def digest(self) -> str:
         """64 hexadecimal digits over classes, ids, labels, splits and contents; the same wherever the folder lies."""
-        content = [self.classes, [(item.id, item.label, item.split, item.sha256) for item in self.items]]
+        content: list[Any] = [self.classes, [(item.id, item.label, item.split, item.sha256) for item in self.items]]
+        if self.task == "ordinal":
+            content.append(self.task)
         return digest(content if self.decoding == AS_STORED else [*content, asdict(self.decoding)])
 
     def of_split(self, split: str) -> tuple[Item, ...]:
@@ -108,8 +112,10 @@ def refuse_many_skipped(where: str, skipped: Sequence[Skipped], n_images: int, l
     """
     if len(skipped) > limit * n_images:
         first = "; ".join(f"{one.path}: {one.problem}" for one in skipped[:3])
-        problem = f"{len(skipped)} of {n_images} images cannot be used (limit {limit:.0%}): {first}"
-        raise DataError(where, problem, "mend or remove these images, or raise data.max_skipped")
+        problem = f"{len(skipped)} of {n_images} images cannot be used (limit {100 * limit:g}%): {first}"
+        lines = sum("no such image" in one.problem for one in skipped)
+        what = "add these images, or remove their lines" if lines == len(skipped) else "mend or remove these images"
+        raise DataError(where, problem, f"{what}, or raise data.max_skipped")
 
 
 def _from_json(content: dict[str, Any]) -> Manifest:
@@ -124,6 +130,7 @@ def _from_json(content: dict[str, Any]) -> Manifest:
         task=content.get("task", "single"),
         group_name=content.get("group_name"),
         decoding=_decoding(content.get("decoding", {})),
+        read_from=content.get("read_from", ""),
     )
 
 

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from engine.data.checks import check_classes, check_groups, check_origin, check_repeats, check_splits
+from engine.data.images import FORMAT_OF_SUFFIX
 from engine.data.intensity import Decoding
 from engine.data.layouts import LAYOUTS, Entry, Layout
-from engine.data.layouts.layout import list_folder, refuse_outside
+from engine.data.layouts.dicom_folder import mostly_dicom
+from engine.data.layouts.dicom_headers import is_dicom, may_be_dicom
+from engine.data.layouts.layout import list_folder, refuse_outside, walk
 from engine.data.layouts.medmnist import npz_path
 from engine.data.manifest import SPLITS, Item, Label, Manifest, Skipped, refuse_many_skipped
 from engine.data.options import DataOptions
@@ -23,6 +28,7 @@ from engine.errors import DataError, StudyError
 SYNTHETIC_MARK = "synthetic.json"
 _GIVE_FOLDER = "give the folder that holds the images"
 _DEFAULTS = DataOptions()
+_MANY, _FEW = 10_000, 20
 
 
 def read_dataset(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
@@ -76,6 +82,8 @@ class _Found:
                 if path.suffix in (*SUFFIXES, ".txt", ".npz") and path.is_symlink():
                     refuse_outside(root, path, follow_links=options.follow_links)
         listing = layout.read(root, options)
+        if options.split == "":
+            listing = replace(listing, entries=tuple(replace(entry, split=None) for entry in listing.entries))
         self.root = root = (npz_path(root) or root) if layout.name == "medmnist" else root
         _refuse_lookalikes(root, listing.classes)
         self.entries = sorted(listing.entries, key=lambda entry: entry.id)
@@ -98,6 +106,7 @@ class _Found:
         self.manifest = Manifest(
             root, layout.name, listing.classes, self.items, skipped, (root / SYNTHETIC_MARK).is_file(),
             listing.warnings, listing.task, listing.group_name, Decoding(options.window, options.frame),
+            listing.read_from,
         )  # fmt: skip
 
 
@@ -106,10 +115,13 @@ def _read(path: Path, options: DataOptions) -> _Found:
     if not root.is_dir() and not (root.is_file() and root.suffix == ".npz"):
         problem = "not a folder" if root.exists() else "no such folder"
         raise DataError(str(path), problem, _GIVE_FOLDER)
-    return _Found(root, _layout_of(root, options.layout), options)
+    return _Found(root, _layout_of(root, options), options)
 
 
-def _layout_of(root: Path, name: str | None) -> Layout:
+def _layout_of(root: Path, options: DataOptions) -> Layout:
+    name = options.layout
+    if name is None and options.table:
+        name = "dicom" if mostly_dicom(root) else "csv"
     if name is not None:
         if name not in LAYOUTS:
             problem = f"unknown layout{did_you_mean(name, list(LAYOUTS))}"
@@ -118,13 +130,32 @@ def _layout_of(root: Path, name: str | None) -> Layout:
     for layout in LAYOUTS.values():
         if layout.recognises(root):
             return layout
-    looked_for = "; or ".join(f"{layout.name}: {layout.looks_for}" for layout in LAYOUTS.values())
-    raise DataError(str(root), f"no images under it (looked for {looked_for})", _GIVE_FOLDER)
+    looked_for = f"a folder a class, a table, an .npz file; {' '.join(FORMAT_OF_SUFFIX)}"
+    problem = f"no images under it (looked for {looked_for}; found {_found_under(root)})"
+    raise DataError(str(root), problem, _GIVE_FOLDER)
+
+
+def _found_under(root: Path) -> str:
+    """What there is in a folder where nothing is recognised, in a few words."""
+    files = [root] if root.is_file() else list(islice(walk(root, root, follow_links=True), _MANY))
+    dicom = [path for path in files[:_FEW] if may_be_dicom(path) and is_dicom(path)]
+    kinds = Counter("".join(path.suffixes[-2:]).lower() or "without suffix" for path in files)
+    words = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common(3)) or "no files"
+    return f"{words}: DICOM, which needs a folder a class or a table of labels" if dicom else words
 
 
 def _refuse_lookalikes(root: Path, classes: Sequence[str]) -> None:
     if len(classes) == 1:
-        raise DataError(str(root), f'one class only ("{classes[0]}")', "add the images of another class")
+        inner = list_folder(root / classes[0])[0] if root.is_dir() and (root / classes[0]).is_dir() else []
+        fix = f"give {root / classes[0]}, whose folders could be the classes" if len(inner) > 1 else None
+        raise DataError(str(root), f'one class only ("{classes[0]}")', fix or "add the images of another class")
+    alike: dict[str, str] = {}
+    for name in classes:
+        seen = alike.setdefault(" ".join(unicodedata.normalize("NFC", name).casefold().split()), name)
+        is_letter = len(name) < 3  # "a" and "A" may be two classes of letters
+        if seen != name and unicodedata.normalize("NFC", seen) != unicodedata.normalize("NFC", name) and not is_letter:
+            problem = f'classes "{seen}" and "{name}" differ only in capital letters or spaces'
+            raise DataError(str(root), problem, "write them alike")
     first: dict[str, str] = {}
     for name in classes:
         seen = first.setdefault(unicodedata.normalize("NFC", name), name)

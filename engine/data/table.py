@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -38,7 +39,7 @@ class Table:
         if column not in self.columns:
             near = did_you_mean(column, self.columns)
             problem = f'no column "{column}"; found {", ".join(self.columns)}{near}'
-            raise DataError(str(self.path), problem, f'name the column "{column}", or ask for one that is there')
+            raise DataError(str(self.path), problem, "name one of the columns that are there, in this table")
 
     def values(self, column: str) -> list[str]:
         """The cells of a column, row by row."""
@@ -62,23 +63,27 @@ def read_table(path: Path) -> Table:
         DataError: not readable, not UTF-8, no header, a column twice, or a row with other than the header's fields.
     """
     text = _text(path)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(path, text), strict=True)
+    named = re.match(r"sep=(.)\r?\n", text)  # Excel's own first line
+    delimiter = named[1] if named else _delimiter(path, text)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[Row] = []
     columns: tuple[str, ...] = ()
     try:
         for fields in reader:
             where = f"{path} line {reader.line_num}"
             cells = [field.strip() for field in fields]
-            if not any(cells):
+            if not any(cells) or (named and reader.line_num == 1):
                 continue
             if not columns:
+                while not cells[-1]:  # a spreadsheet's empty columns at the end
+                    cells.pop()
                 columns = tuple(cells)
                 if len(set(columns)) < len(columns):
                     raise DataError(where, "the same column twice", "give every column a name of its own")
-            elif len(cells) != len(columns):
+            elif len(cells) < len(columns) or any(cells[len(columns) :]):
                 raise DataError(where, f"{len(cells)} fields, expected {len(columns)}", "mend or remove the line")
             else:
-                rows.append(Row(reader.line_num, dict(zip(columns, cells, strict=True))))
+                rows.append(Row(reader.line_num, dict(zip(columns, cells, strict=False))))
     except csv.Error as error:
         raise DataError(f"{path} line {reader.line_num}", f"not CSV ({error})", "mend or remove the line") from error
     if not columns:

@@ -18,8 +18,7 @@ import torch
 from engine.activations.extract import Progress
 from engine.activations.store import ActivationStore
 from engine.backbones.backbone import Backbone
-from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, write_manifest
-from engine.data.options import DataOptions
+from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, refuse_many_skipped, write_manifest
 from engine.data.pixels import CacheOptions, PixelCache, cache_bytes, pixel_cache, probe_items
 from engine.data.read import read_dataset, read_origin
 from engine.errors import DataError, DeviceMemoryError, MachineError
@@ -85,8 +84,9 @@ class Preparation:
         # What is read in every epoch and never shuffled first; the rest is shared by chance among the training images.
         for split in reversed(SPLITS):
             items = manifest.of_split(split)
-            splits[split] = self._decode(f"{split} images", manifest, items, input_size, folder, self._study.data, room)
+            splits[split] = self._decode(f"{split} images", manifest, items, input_size, folder, room, max_skipped=1.0)
             room = max(0.0, room - cache_bytes(len(items), input_size))
+        _refuse_many_skipped(manifest, splits, self._study.data.max_skipped)
         chosen = {item.id for item in probe_items(splits["test"].items, self._study.probe.n, len(manifest.classes))}
         rows = np.array([row for row, item in enumerate(splits["test"].items) if item.id in chosen])
         if plan.origin_manifest is None or self._study.origin is None:
@@ -94,7 +94,8 @@ class Preparation:
         origin = read_manifest(self._folder.path / plan.origin_manifest)
         items = probe_items(origin.items, self._study.origin.n, len(origin.classes))
         origin_folder = (self._folder.path / plan.origin_manifest).parent
-        cache = self._decode("origin images", origin, items, input_size, origin_folder, self._study.origin, study_room)
+        limit = self._study.origin.max_skipped
+        cache = self._decode("origin images", origin, items, input_size, origin_folder, study_room, max_skipped=limit)
         return Inputs(manifest, splits, rows, origin, cache)
 
     def reference(self, backbone: Backbone, inputs: Inputs) -> Reference:
@@ -115,11 +116,12 @@ class Preparation:
         items: tuple[Item, ...],
         size: int,
         folder: Path,
-        data: DataOptions,
         max_bytes: float,
+        *,
+        max_skipped: float,
     ) -> PixelCache:
         options = CacheOptions(
-            manifest.decoding, max_bytes, data.max_skipped, siblings=self._folder.path.parent, checks=self._checks
+            manifest.decoding, max_bytes, max_skipped, siblings=self._folder.path.parent, checks=self._checks
         )
         progress = self._counter(f"decoding {what}")
         return pixel_cache(manifest.root, items, size, folder, progress=progress, options=options)
@@ -171,6 +173,16 @@ def _n_cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:
         return psutil.cpu_count() or 1
+
+
+def _refuse_many_skipped(manifest: Manifest, splits: dict[str, PixelCache], limit: float) -> None:
+    """Counts over all splits, and what was left out on reading: a rare split must not decide."""
+    skipped = [*manifest.skipped, *(one for cache in splits.values() for one in cache.skipped)]
+    refuse_many_skipped(str(manifest.root), skipped, len(manifest.items) + len(manifest.skipped), limit)
+    for split, cache in splits.items():
+        if not cache.items:
+            problem = f"none of the {len(cache.skipped)} images of {split} can be used"
+            raise DataError(str(manifest.root), problem, "mend these images")
 
 
 def _notes(inputs: Inputs) -> tuple[str, ...]:

@@ -125,3 +125,18 @@ def test_pictures_in_colour_and_without(run: Run, tmp_path: Path, monkeypatch: p
     assert "▀" in run("data", root)[1]
     monkeypatch.setenv("NO_COLOR", "1")
     assert "▀" not in run("data", root)[1]
+
+
+def test_a_refusal_as_json(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("data", tmp_path / "nothing", "--json")
+    found = json.loads(out)
+    assert code == 2 and not found["is_usable"] and found["error"]["problem"] == "no such folder" and "fix: " in err
+
+
+def test_where_labels_come_from_and_which_window_is_used(run: Run, tmp_path: Path) -> None:
+    for n in range(30):
+        path = tmp_path / f"{n}.png"
+        Image.fromarray((noise(n).astype(np.uint16) * 200)[..., 0]).save(path)
+    write_lines(tmp_path / "t.csv", ["file,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(30))])
+    out = run("data", tmp_path, "--window", "40,400")[1]
+    assert 't.csv: images "file", labels "label"' in out and "black at 40, white at 400" in " ".join(out.split())

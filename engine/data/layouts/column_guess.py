@@ -21,12 +21,12 @@ from engine.errors import DataError, StudyError
 
 # Column names as people write them, in lower case without spaces and underscores; the first that is there is taken.
 _LABELS = (
-    "label", "labels", "class", "classname", "category", "diagnosis", "dx", "target", "level", "grade",
+    "label", "labels", "class", "classname", "category", "diagnosis", "diagnostic", "dx", "target", "level", "grade",
     "findinglabels", "findings", "finding", "groundtruth", "gt", "pathology",
 )  # fmt: skip
 _GROUPS = (
-    "patientid", "patient", "patientno", "patientnumber", "anonpatientid", "pid", "subjectid", "subject", "lesionid",
-    "lesion", "caseid", "case", "studyid", "eyeid",
+    "patientid", "patient", "participantid", "participant", "mrn", "patientno", "patientnumber", "anonpatientid", "pid",
+    "subjectid", "subject", "lesionid", "lesion", "caseid", "case", "studyid", "eyeid",
 )  # fmt: skip
 _SPLITS = ("split", "set", "subset", "partition", "fold", "usage", "dataset")
 _IMAGES = (
@@ -39,7 +39,8 @@ _DESCRIBING = frozenset((
     "left", "right", "od", "os", "laterality", "side", "eye", "view", "position", "site", "localization", "location",
     "hospital", "center", "centre", "scanner", "manufacturer", "device", "camera", "modality", "quality", "year",
     "date", "width", "height", "fold", "batch", "source", "dataset", "split", "caption", "text", "description",
-    "report", "comment", "note", "notes", "prompt", "index",
+    "report", "comment", "note", "notes", "prompt", "index", "id", "ids", "uid", "number", "accession", "patient",
+    "participant", "subject", "study", "series",
 ))  # fmt: skip
 _N_LOOKED_AT = 1000
 _MAX_CLASSES = 1000
@@ -68,6 +69,9 @@ def guess_columns(sources: Sequence[Source], index: FileIndex, options: DataOpti
     if given:
         return Columns(image, given, group, split)
     labels, notes = _label_columns([source.table for source in sources], {image, group, split}, index, options)
+    folds = [name for name in table.columns if _plain(name) in _SPLITS and name not in (split, *labels)]
+    if folds and split is None and options.split is None:
+        notes += (f'the column "{folds[0]}" names no train, val and test: splits are drawn',)
     return Columns(image, labels, group, split, notes)
 
 
@@ -175,15 +179,21 @@ def _label_columns(
     if named:
         if not all(_say_the_same(tables[0], named[0], other) for other in named[1:]):
             raise _ask_labels(tables[0], own, "several columns could be the labels", named)
-        return (named[0],), ()
+        n_folders = index.n_class_folders()
+        is_other = n_folders > 1 and n_folders != len({*tables[0].values(named[0])})
+        note = f'labels are taken from the column "{named[0]}" (data.label), not from the {n_folders} folders'
+        return (named[0],), (note,) if is_other else ()
     binary, possible, divided = _candidates(tables, free)
     others = [column for column in (*possible, *divided) if column not in binary and not _describes(column)]
     if len(binary) > 1:
-        if not others and not any(map(_describes, binary)):
-            if options.task == "multilabel":
-                return binary, (f"findings are taken from {' '.join(binary)} (data.label)",)
-            if options.task in (None, "single") and is_one_hot([row for table in tables for row in table.rows], binary):
-                return binary, ()
+        findings = tuple(column for column in binary if not _describes(column))
+        if options.task == "multilabel" and len(findings) > 1:
+            left_out = [column for column in binary if column not in findings]
+            note = f"findings are taken from {' '.join(findings)} (data.label)"
+            return findings, (f"{note}, not from {' '.join(left_out)}" if left_out else note,)
+        rows = [row for table in tables for row in table.rows]
+        if not others and findings == binary and options.task in (None, "single") and is_one_hot(rows, binary):
+            return binary, ()
         raise _ask_labels(tables[0], free, "several columns could be the labels", [*others, *binary])
     certain = possible if len(possible) == 1 else divided if not possible and len(divided) == 1 else ()
     if not certain:
@@ -217,7 +227,8 @@ def _say_the_same(table: Table, one: str, other: str) -> bool:
 
 def _ask_labels(table: Table, free: Sequence[str], seen: str, candidates: Sequence[str]) -> DataError:
     problem = f"{seen}; found {', '.join(table.columns)}{did_you_mean('label', free)}"
-    example = f', as in data.label = "{candidates[0]}"' if candidates else ""
-    if len(candidates) > 1 and len(set(candidates)) > 2:
-        example += ' or a list of columns; data.task = "multilabel" takes all columns of 0 and 1'
+    likely = [column for column in candidates if not _describes(column)]
+    example = f', as in data.label = "{likely[0]}"' if len(likely) == 1 else ""
+    if len(likely) > 2:
+        example = ', one or a list of them; data.task = "multilabel" takes all columns of 0 and 1'
     return table.refusal(problem, f'name the column of labels in data.label{example}; or set data.layout = "folder"')

@@ -88,10 +88,12 @@ def is_one_hot(rows: Sequence[Row], columns: Sequence[str]) -> bool:
 
 def _named(column: str, cells: Sequence[str]) -> LabelReader:
     names = {cell for cell in cells if cell.lower() not in EMPTY}
-    if names and all(name.isascii() and name.isdecimal() and len(name) < _MAX_DIGITS for name in names):
-        classes = tuple(sorted(names, key=lambda name: (int(name), name)))
-    else:
-        classes = order_classes(names, "single")
+    if names and all(re.fullmatch(r"[0-9]+(\.0+)?", name) for name in names):
+        # A spreadsheet's "2.0" is the "2" of another row.
+        plain = {name: re.sub(r"\.0+$", "", name) for name in names}
+        classes = tuple(sorted(set(plain.values()), key=lambda name: (len(name.lstrip("0")), name.lstrip("0"), name)))
+        return LabelReader("single", classes, lambda table, row: plain[_filled(table, row, column, classes)])
+    classes = order_classes(names, "single")
     return LabelReader("single", classes, lambda table, row: _filled(table, row, column, classes))
 
 
@@ -110,7 +112,9 @@ def _grades(tables: Sequence[Table], column: str) -> LabelReader:
 
 def _filled(table: Table, row: Row, column: str, classes: Sequence[str]) -> str:
     if row.cells[column].lower() in EMPTY:
-        shown = " ".join(classes[:12]) + (" …" if len(classes) > 12 else "")
+        is_plain = all(" " not in name and "," not in name for name in classes)
+        shown = " ".join(name if is_plain else f'"{name}"' for name in classes[:12])
+        shown += " …" if len(classes) > 12 else ""
         fix = f"give the image one of {shown}, or remove the line" if shown else "give the image a grade"
         raise table.error(row.line, "label is empty", fix)
     return row.cells[column]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -48,6 +49,7 @@ class _Found:
     skipped: list[Skipped] = field(default_factory=list)
     line_of: dict[str, tuple[Table, int]] = field(default_factory=dict)
     above: set[str] = field(default_factory=set)
+    twice: list[tuple[str, Table, int, Table, int]] = field(default_factory=list)
 
 
 def read_tables(
@@ -84,18 +86,31 @@ def read_tables(
             if path is not None:
                 group = group_of(path, row) if group_of else row.cells[columns.group] if columns.group else ""
                 split = source.split or (_split(source.table, row, columns.split) if columns.split else None)
-                group = "" if group.lower() in EMPTY else group
-                found.entries.append(Entry(path, path, label, split, group or None))
+                found.entries.append(Entry(path, path, label, split, _group(group)))
+    _refuse_twice(found.twice)
     if not found.entries and not found.skipped:
         raise DataError(str(sources[0].table.path), "no images in it", "add a line for each image")
     unlisted = len(index.paths) - len({entry.path for entry in found.entries})
     warnings = [*columns.notes, *reader.warnings()]
     if unlisted > 0:
         warnings.append(f"{unlisted} images are in no line of {_names(sources)}: ignored")
+    used_group = group_name or columns.group if any(entry.group for entry in found.entries) else None
+    parts = {"images": (columns.image,), "labels": columns.label, "groups": (used_group,), "splits": (columns.split,)}
+    read_from = [f"{what} {_listed(names)}" for what, names in parts.items() if names[0]]
     return Listing(
-        reader.classes, tuple(found.entries), tuple(found.skipped), tuple(warnings), reader.task,
-        group_name or columns.group if any(entry.group for entry in found.entries) else None,
+        reader.classes, tuple(found.entries), tuple(found.skipped), tuple(warnings), reader.task, used_group,
+        f"{_names(sources)}: {', '.join(read_from)}",
     )  # fmt: skip
+
+
+def _group(cell: str) -> str | None:
+    """A group's name; numbers that a spreadsheet wrote as 12 and as 12.0 are one."""
+    return None if cell.lower() in EMPTY else re.sub(r"^([0-9]+)\.0+$", r"\1", cell)
+
+
+def _listed(names: Sequence[str | None]) -> str:
+    shown = " ".join(f'"{name}"' for name in names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more columns"
 
 
 def _names(sources: Sequence[Source]) -> str:
@@ -124,17 +139,23 @@ def _image_path(source: Source, row: Row, column: str, index: FileIndex, found: 
             raise table.error(row.line, problem, "give the folder in which all paths begin")
     key = paths[0] if paths else cell
     if key in found.line_of:
-        first_table, line = found.line_of[key]
-        if first_table is table:
-            places = f"on lines {line} and {row.line}"
-        else:
-            places = f"on line {line} of {first_table.path.name} and line {row.line} of {table.path.name}"
-        raise DataError(str(table.path), f'id "{cell}" {places}', "remove one of the two lines")
+        found.twice.append((cell, *found.line_of[key], table, row.line))
+        return None
     found.line_of[key] = table, row.line
     if not paths:
         found.skipped.append(Skipped(cell, f"{table.path.name} line {row.line}: no such image"))
         return None
     return paths[0]
+
+
+def _refuse_twice(twice: Sequence[tuple[str, Table, int, Table, int]]) -> None:
+    if twice:
+        cell, first_table, first_line, table, line = twice[0]
+        places = f"on lines {first_line} and {line}"
+        if first_table is not table:
+            places = f"on line {first_line} of {first_table.path.name} and line {line} of {table.path.name}"
+        more = f"; {len(twice)} lines name an image again" if len(twice) > 1 else ""
+        raise DataError(str(table.path), f'id "{cell}" {places}{more}', "keep one line an image")
 
 
 def _split(table: Table, row: Row, column: str) -> str:

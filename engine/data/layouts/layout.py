@@ -18,6 +18,7 @@ SPLIT_OF_NAME = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
     "dev": "val",
     "test": "test",
     "testing": "test",
@@ -46,7 +47,8 @@ class Entry:
 class Listing:
     """What a layout found. The order of `classes` is that of the labels; the order of `entries` has no meaning.
 
-    `group_name` is the column or the element that the groups come from; None where there are no groups.
+    `group_name` is the column or the element that the groups come from; None where there are no groups. `read_from`
+    says in words which column or folder holds what.
     """
 
     classes: tuple[str, ...]
@@ -55,6 +57,7 @@ class Listing:
     warnings: tuple[str, ...] = ()
     task: Task = "single"
     group_name: str | None = None
+    read_from: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Layout:
 def refuse_options(layout: str, options: DataOptions, *names: str) -> None:
     """Raises StudyError for the first of these settings that is given: the layout has no place for it."""
     for name in names:
-        if getattr(options, name):
+        if getattr(options, name):  # "" asks for nothing to be taken from a column
             problem = f'the layout "{layout}" has no place for it'
             fix = 'leave it out, or give layout = "csv" and a table that has it'
             raise StudyError(f"data.{name} = {getattr(options, name)!r}", problem, fix)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from engine.data.layouts.column_guess import guess_columns, may_hold_labels
-from engine.data.layouts.file_index import FileIndex, leaves_folder, refuse_unlisted
+from engine.data.layouts.file_index import FileIndex, leaves_folder, refuse_unlisted, split_in
 from engine.data.layouts.labelled_table import Source, read_tables
 from engine.data.layouts.layout import SPLIT_OF_NAME, Layout, Listing, list_folder, of_splits
 from engine.data.options import DataOptions
@@ -41,14 +43,30 @@ def find_tables(root: Path, options: DataOptions) -> list[Source]:
         problem = f"no table of labels in it (looked for {' '.join('*' + suffix for suffix in SUFFIXES)})"
         raise DataError(str(root), problem, "put the table into the folder, or name it in data.table")
     names = ", ".join(path.name for path in paths[:6])
-    raise DataError(str(root), f"{len(paths)} tables ({names})", f'name one, as in data.table = "{paths[0].name}"')
+    raise DataError(str(root), f"{len(paths)} tables ({names})", "name the one with the labels in data.table")
 
 
 def _read(root: Path, options: DataOptions) -> Listing:
     index = FileIndex(root, follow_links=options.follow_links)
     refuse_unlisted(root, index, CSV.looks_for)
-    sources = find_tables(root, options)
-    return read_tables(root, sources, guess_columns(sources, index, options), index, options)
+    sources, notes = with_labels(find_tables(root, options), index, options)
+    listing = read_tables(root, sources, guess_columns(sources, index, options), index, options)
+    lists = [path.name for path in list_folder(root)[1] if path.suffix == ".txt" and split_in(path.stem)]
+    if lists and all(entry.split is None for entry in listing.entries):
+        notes = (*notes, f"{' '.join(lists)} are not read: put their splits into a column of the table")
+    return replace(listing, warnings=(*listing.warnings, *notes))
+
+
+def with_labels(
+    sources: Sequence[Source], index: FileIndex, options: DataOptions
+) -> tuple[list[Source], tuple[str, ...]]:
+    """The tables that have labels, and a note on the others, as Kaggle's `test.csv` is one."""
+    if len(sources) < 2:
+        return list(sources), ()
+    label = guess_columns(sources[:1], index, replace(options, split="")).label
+    kept = [source for source in sources if set(label) <= set(source.table.columns)]
+    names = " ".join(source.table.path.name for source in sources if source not in kept)
+    return kept, (f'{names}: no column "{label[0]}", so it is left out',) if names else ()
 
 
 def _table_paths(root: Path) -> list[Path]:

@@ -181,7 +181,7 @@ def test_identical_images_in_one_split() -> None:
     hashes = ["a" * 64, "a" * 64, "b" * 64, "b" * 64, "c" * 64]
     assert list(check_repeats(with_items(manifest, sha256=hashes))) == [
         '2 images repeat another one (first: "i1")',
-        '1 images are there under two labels (first: "i2")',
+        '1 images are there under two labels (first: "i2" and "i3")',
     ]
     assert list(check_repeats(manifest)) == []
 

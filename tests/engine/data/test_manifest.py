@@ -78,7 +78,8 @@ FINDINGS = Manifest(
 @pytest.mark.parametrize("manifest", [MANIFEST, replace(FINDINGS, decoding=AS_STORED)])
 def test_digest_without_decoding_is_the_old_one(manifest: Manifest) -> None:
     assert manifest.digest == old_formula(manifest)
-    assert replace(manifest, task="ordinal", group_name="other").digest == manifest.digest
+    assert replace(manifest, group_name="other", read_from="x").digest == manifest.digest
+    assert replace(manifest, task="ordinal").digest != manifest.digest
 
 
 def test_digest_depends_on_the_decoding() -> None:

@@ -143,7 +143,7 @@ def test_unknown_layout_names_the_near_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("layout", [None, "folder"])
 def test_no_images(tmp_path: Path, layout: str | None) -> None:
     write_lines(tmp_path / "a" / "notes.txt", ["text"])
-    with pytest.raises(DataError, match=r"no images under it \(looked for .*a folder a class with \.jpg"):
+    with pytest.raises(DataError, match=r"no images under it \(looked for a folder a class"):
         read_dataset(tmp_path, DataOptions(layout=layout))
 
 
@@ -288,7 +288,7 @@ def test_identical_images_of_two_labels_warn(tmp_path: Path) -> None:
     shutil.copy(tmp_path / "train" / "a" / "0000.png", tmp_path / "train" / "b" / "copy.png")
     assert about(read_dataset(tmp_path), "1 images") == (
         '1 images repeat another one (first: "train/b/copy.png")',
-        '1 images are there under two labels (first: "train/a/0000.png")',
+        '1 images are there under two labels (first: "train/a/0000.png" and "train/b/copy.png")',
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from engine.cleaning import groups_of
 from engine.data.pixels import PartlyCached
+from engine.errors import DataError
 from engine.finetune.inputs import Inputs
 from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import notes_of, read_plan
@@ -82,3 +84,19 @@ def test_the_probe_is_the_same_in_another_study_on_the_same_images(tmp_path: Pat
 
 def test_a_plan_of_an_earlier_version_has_no_notes(tmp_path: Path) -> None:
     assert notes_of(tmp_path) == ()
+
+
+def test_the_limit_of_unusable_images_is_over_all_splits(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    bad = sorted((tmp_path / "images").rglob("*.png"))[:2]
+    bad[0].write_bytes(bad[0].read_bytes()[:-200])
+    folder, inputs = prepared(request, tmp_path / "one")
+    assert sum(len(cache.skipped) for cache in inputs.splits.values()) == 1
+    assert [note for note in notes_of(folder.path) if "left out" in note] == [
+        f"1 left out: image is cut short (blue/{bad[0].name})"
+    ]
+    bad[1].write_bytes(bad[1].read_bytes()[:-200])
+    with pytest.raises(DataError, match=r"2 of 30 images cannot be used \(limit 5%\)"):
+        prepared(request, tmp_path / "two")
+    request.write_text(request.read_text().replace("[probe]", "max_skipped = 0.1\n[probe]"))
+    prepared(request, tmp_path / "two")  # in the folder in which it could not start

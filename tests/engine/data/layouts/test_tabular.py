@@ -103,7 +103,7 @@ def test_several_tables(root: Path) -> None:
     for name in ("one", "two"):
         write_table(root / f"{name}.csv", "name,label", ROWS)
     assert refused(root).problem == "2 tables (one.csv, two.csv)"
-    assert refused(root).fix == 'name one, as in data.table = "one.csv"'
+    assert refused(root).fix == "name the one with the labels in data.table"
     assert len(CSV.read(root, DataOptions(table="two.csv")).entries) == 8
 
 
@@ -145,11 +145,12 @@ def test_two_tables_for_one_split(root: Path) -> None:
 def test_test_images_without_labels(root: Path) -> None:
     write_table(root / "train.csv", "name,label", ROWS[:4])
     write_table(root / "test.csv", "name", [[name] for name in NAMES[4:]])
-    error = refused(root)
-    assert (Path(error.where).name, error.problem) == ("test.csv", 'no column "label"; found name')
-    listing = CSV.read(root, DataOptions(table="train.csv"))
-    assert len(listing.entries) == 4
-    assert listing.warnings == ("4 images are in no line of train.csv: ignored",)
+    for options in (DataOptions(), DataOptions(table="train.csv")):
+        listing = CSV.read(root, options)
+        assert len(listing.entries) == 4
+        assert listing.warnings[0] == "4 images are in no line of train.csv: ignored"
+    left_out = 'test.csv: no column "label", so it is left out'
+    assert CSV.read(root, DataOptions()).warnings[1:] == (left_out,)
 
 
 def test_images_of_one_name_in_the_folders_of_two_splits(tmp_path: Path) -> None:
