@@ -23,15 +23,20 @@ _FREE_OF_A_RUN = (
 )
 
 
-def extended_study(frozen: Study, asked: Study) -> Study:
+def extended_study(frozen: Study, asked: Study, *, has_begun: bool = True) -> Study:
     """The study to go on with in a folder that holds `frozen`: more runs may be asked for, other settings may not.
 
+    Args:
+        has_begun: whether any run has computed something. Until then the images may be others, or read otherwise: a
+            study that a bad image stopped at its start goes on in its folder once that is mended.
     Raises:
         StudyError: names the first setting that differs and would mix results that do not belong together.
     """
-    # Of the images, digests decide: runs that have begun refuse other ones, whatever was said of how to read them.
-    origin = replace(frozen.origin, n=asked.origin.n) if frozen.origin and asked.origin else asked.origin
-    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine, data=frozen.data, origin=origin)
+    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine)
+    if not has_begun:
+        # Their number is part of what names a run.
+        origin = replace(frozen.origin, n=asked.origin.n) if frozen.origin and asked.origin else asked.origin
+        free = replace(free, data=frozen.data, origin=origin)
     free = replace(free, finetune=replace(asked.finetune, methods=frozen.finetune.methods, seeds=frozen.finetune.seeds))
     for where, was, now in _differences(plain(frozen), plain(free)):
         raise StudyError(

@@ -37,7 +37,9 @@ def make_study_folder(study: Study, path: Path) -> StudyFolder:
     if frozen_path.exists():
         # A damaged request is frozen anew: runs of other settings have other names, so nothing can be mixed.
         with contextlib.suppress(DamagedError):
-            study = extended_study(load_study(frozen_path), study)
+            records = StudyFolder(path).listing().records if (path / "runs").is_dir() else ()
+            has_begun = any(record.provenance.manifest_digest for record in records)
+            study = extended_study(load_study(frozen_path), study, has_begun=has_begun)
     elif path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise StudyError(str(path), "exists and is not a study folder", "give another folder with --out")
     atomic_write(frozen_path, freeze_study(study))

@@ -163,11 +163,14 @@ def test_settings_of_later_versions_at_their_defaults_leave_a_runs_name_as_it_wa
     assert replace(spec, finetune=replace(spec.finetune, rotation=10.0)).run_id != spec.run_id
 
 
-def test_how_images_are_read_may_change_because_their_digest_decides(tmp_path: Path) -> None:
+def test_how_images_are_read_may_change_until_a_run_has_begun(tmp_path: Path) -> None:
     was = _load(tmp_path, TEXT)
     now = _load(
         tmp_path, TEXT.replace('path = "data/ISIC2018"', 'path = "elsewhere"\nwindow = "auto"\nmax_skipped = 0.2')
     )
-    assert extended_study(was, now).data.window == "auto"
+    assert extended_study(was, now, has_begun=False).data.window == "auto"
+    with pytest.raises(StudyError, match=r"data\.max_skipped: is 0\.2, but the study folder was started with 0\.05"):
+        extended_study(was, now)
+    more_origin = _load(tmp_path, TEXT.replace("[[backbone]]", "n = 99\n[[backbone]]", 1))
     with pytest.raises(StudyError, match=r"origin\.n"):
-        extended_study(was, _load(tmp_path, TEXT.replace("[[backbone]]", "n = 99\n[[backbone]]", 1)))
+        extended_study(was, more_origin, has_begun=False)
