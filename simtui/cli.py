@@ -348,8 +348,9 @@ def main() -> None:
 def _fail(message: str, exit_code: int) -> None:
     if sys.stderr.isatty():  # at words; what reads a pipe gets each part as one line
         width = shutil.get_terminal_size().columns
-        parts = [textwrap.wrap(each, width, subsequent_indent="    ") or [each] for each in message.split("\n")]
-        message = "\n".join(line for part in parts for line in part)
+        # A path stays in one piece, to be copied.
+        wrap = textwrap.TextWrapper(width, subsequent_indent="    ", break_on_hyphens=False, break_long_words=False)
+        message = "\n".join(line for each in message.split("\n") for line in wrap.wrap(each) or [each])
     click.echo(message, err=True)
     sys.exit(exit_code)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -140,3 +141,16 @@ def test_where_labels_come_from_and_which_window_is_used(run: Run, tmp_path: Pat
     write_lines(tmp_path / "t.csv", ["file,label", *(f"{n}.png,{'ab'[n % 2]}" for n in range(30))])
     out = run("data", tmp_path, "--window", "40,400")[1]
     assert 't.csv: images "file", labels "label"' in out and "black at 40, white at 400" in " ".join(out.split())
+
+
+def test_long_errors_break_at_words_in_a_terminal(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *_: os.terminal_size((60, 24)))
+    whole = run("data", make_folder_dataset(tmp_path / "a folder", {"one": 9}))[2]
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(cli.click, "echo", lambda text, err=False: broken.append(text))
+        broken: list[str] = []
+        run("data", tmp_path / "a folder")
+    assert max(map(len, whole.splitlines())) > 60
+    assert all(len(line) <= 60 or " " not in line.strip() for line in broken[0].splitlines())
+    assert " ".join(broken[0].split()) == " ".join(whole.split())
