@@ -135,13 +135,6 @@ def inspect_dataset(
     started_s = time.monotonic()
     seen = _decode(manifest, items, input_size, {item.id for item in wanted}, thumbnail_side, progress)
     decode_s = time.monotonic() - started_s
-    n_skipped = len(manifest.skipped) + sum(each.n for each in seen.problems if each.severity == "skipped")
-    n_looked_at = len(items) + len(manifest.skipped)
-    problems = [*seen.problems, *(Problem("said", text) for text in manifest.warnings)]
-    if n_skipped > options.max_skipped * n_looked_at:
-        text = f"{n_skipped} of {n_looked_at} images cannot be used (limit {100 * options.max_skipped:g}%)"
-        problems.insert(0, Problem("stops", text, fix="mend or remove these images, or raise data.max_skipped"))
-    problems += _listed(Problem("skipped", one.problem, 1, (one.path,)) for one in manifest.skipped)
     groups = {item.group for item in manifest.items} - {None}
     return Inspection(
         str(path),
@@ -158,7 +151,7 @@ def inspect_dataset(
         manifest.group_name,
         len(groups),
         len(manifest.items) - len({item.sha256 for item in manifest.items}),
-        tuple(sorted(problems, key=lambda problem: ("stops", "skipped", "said").index(problem.severity))),
+        _problems(manifest, seen.problems, len(items), options.max_skipped),
         len(items),
         read_s,
         decode_s,
@@ -168,6 +161,21 @@ def inspect_dataset(
         tuple(Thumbnail(seen.thumbnails[item.id], _label_of(manifest, item)) for item in wanted
               if item.id in seen.thumbnails),
     )  # fmt: skip
+
+
+def _problems(
+    manifest: Manifest, decoding: Sequence[Problem], n_decoded: int, max_skipped: float
+) -> tuple[Problem, ...]:
+    """All problems, what stops a study first; too many unusable images, on reading and decoding together, are one."""
+    found = [*_listed(Problem("skipped", one.problem, 1, (one.path,)) for one in manifest.skipped), *decoding]
+    n_skipped = sum(problem.n for problem in found if problem.severity == "skipped")
+    n_images = n_decoded + len(manifest.skipped)
+    if n_skipped > max_skipped * n_images:
+        text = f"{n_skipped} of {n_images} images cannot be used (limit {100 * max_skipped:g}%)"
+        found.insert(0, Problem("stops", text, fix="mend or remove these images, or raise data.max_skipped"))
+    found += [Problem("said", text) for text in manifest.warnings]
+    order = ("stops", "skipped", "said")
+    return tuple(sorted(found, key=lambda problem: (order.index(problem.severity), -problem.n)))
 
 
 class _Seen:
