@@ -11,6 +11,7 @@ from engine.errors import LockedError
 from engine.files import TEMP_MARK, as_machine_error
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.lock import locked
+from engine.runs.attention_maps import ATTENTION_FILE
 from engine.runs.record import RunRecord, State, write_record
 from engine.runs.study_folder import StudyFolder
 
@@ -59,6 +60,7 @@ def groups_of(folder: StudyFolder) -> tuple[Group, ...]:
         _group(folder, "activations", "of fine-tuned models", TRAINING,
                [path for path, role in activations.items() if role not in (None, "reference")]),
         _group(folder, "checkpoints", "weights of fine-tuned models", TRAINING, _weights(folder, records)),
+        _group(folder, "attention maps", "of fine-tuned models", TRAINING, _attention_maps(folder, records)),
     ]  # fmt: skip
     return tuple(group for group in groups if group.paths)
 
@@ -146,6 +148,13 @@ def _resume_points(folder: StudyFolder, records: Iterable[RunRecord]) -> Iterato
 def _weights(folder: StudyFolder, records: Iterable[RunRecord]) -> Iterator[Path]:
     for record in records:
         yield from sorted((folder.run_path(record.run_id) / "checkpoints").glob("epoch-*.safetensors"))
+
+
+def _attention_maps(folder: StudyFolder, records: Iterable[RunRecord]) -> Iterator[Path]:
+    for record in records:
+        path = folder.run_path(record.run_id) / ATTENTION_FILE
+        if path.is_file():
+            yield path
 
 
 def _used_probes(folder: StudyFolder, records: Iterable[RunRecord]) -> set[str]:

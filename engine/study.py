@@ -55,9 +55,17 @@ class DataSection(DataOptions):
 
 @dataclass(frozen=True, config=_STRICT)
 class ProbeSection:
-    """How many test images have their activations compared."""
+    """How many test images have their activations compared, and how many of the origin set; 0 for none of those."""
 
     n: Annotated[int, Field(ge=4, strict=True)] = 2048
+    origin_n: Annotated[int, Field(ge=0, strict=True)] = 512
+
+
+@dataclass(frozen=True, config=_STRICT)
+class AttentionSection:
+    """How many test images, and how many of the origin set, have their attention maps kept before and after."""
+
+    n: Annotated[int, Field(ge=0, le=1000, strict=True)] = 6
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -126,6 +134,7 @@ class Study:
     data: DataSection
     backbone: Annotated[tuple[BackboneSection, ...], Field(min_length=1)]
     probe: ProbeSection = ProbeSection()
+    attention: AttentionSection = AttentionSection()
     origin: OriginSection | None = None
     finetune: FinetuneSection = FinetuneSection()
     measure: MeasureSection = MeasureSection()
@@ -136,6 +145,7 @@ _SECTIONS: Sections = {
     "study": StudySection,
     "data": DataSection,
     "probe": ProbeSection,
+    "attention": AttentionSection,
     "origin": OriginSection,
     "backbone": BackboneSection,
     "finetune": FinetuneSection,
@@ -146,7 +156,10 @@ _SECTIONS: Sections = {
 
 
 # At these values a run is what it was before the setting existed, and keeps its name.
-_LATER_SETTINGS = {"rotation": 0.0, "colour": 0.0, "class_weights": "none", "sampling": "shuffle"}
+_LATER_SETTINGS = {
+    "rotation": 0.0, "colour": 0.0, "class_weights": "none", "sampling": "shuffle",
+    "origin_probe_n": ProbeSection.origin_n, "attention_n": AttentionSection.n,
+}  # fmt: skip
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -164,6 +177,8 @@ class RunSpec:
     finetune: FinetuneSection
     measure: MeasureSection
     keep: Keep
+    origin_probe_n: int = ProbeSection.origin_n
+    attention_n: int = AttentionSection.n
 
     @property
     def spec_hash(self) -> str:
@@ -177,8 +192,9 @@ class RunSpec:
         for other in ("keep", "study", "dataset"):
             value.pop(other)
         for setting, default in _LATER_SETTINGS.items():
-            if value["finetune"][setting] == default:
-                value["finetune"].pop(setting)
+            section = value["finetune"] if setting in value["finetune"] else value
+            if section[setting] == default:
+                section.pop(setting)
         return digest(value)
 
     @property
@@ -254,6 +270,8 @@ def run_specs(study: Study) -> tuple[RunSpec, ...]:
             finetune=study.finetune,
             measure=study.measure,
             keep=study.study.keep,
+            origin_probe_n=study.probe.origin_n,
+            attention_n=study.attention.n,
         )
         for seed in range(study.finetune.seeds)
         for method in study.finetune.methods
@@ -289,6 +307,24 @@ def _absolute(study: Study, folder: Path) -> Study:
     return replace(study, data=replace(study.data, path=resolve(study.data.path)), backbone=backbones, origin=origin)
 
 
+def _check_probes(study: Study, path: Path) -> None:
+    """Every measure needs enough images of both domains."""
+    probes = {"probe.n": study.probe.n}
+    if study.origin and study.probe.origin_n:
+        which = "probe.origin_n" if study.probe.origin_n <= study.origin.n else "origin.n"
+        probes[which] = min(study.probe.origin_n, study.origin.n)
+    for name in study.measure.similarity:
+        measure = MEASURES[name]
+        need = max(measure.min_n, measure.options.get("k", 0) + 2)  # k neighbours, and one image that is none
+        for which, n in probes.items():
+            if n < need:
+                raise StudyError(
+                    path.name,
+                    f'{which} = {n}: need at least {need} images for measure.similarity "{name}"',
+                    f"raise {which} or leave the measure out",
+                )
+
+
 def _checked(study: Study, path: Path) -> Study:
     """What no single setting shows."""
     lists: dict[str, Sequence[str]] = {
@@ -301,15 +337,7 @@ def _checked(study: Study, path: Path) -> Study:
         twice = {value for value in values if values.count(value) > 1}
         if twice:
             raise StudyError(path.name, f'{name}: "{sorted(twice)[0]}" is named twice', "name each once")
-    for name in study.measure.similarity:
-        measure = MEASURES[name]
-        need = max(measure.min_n, measure.options.get("k", 0) + 2)  # k neighbours, and one image that is none
-        if study.probe.n < need:
-            raise StudyError(
-                path.name,
-                f'probe.n = {study.probe.n}: need at least {need} images for measure.similarity "{name}"',
-                "raise probe.n or leave the measure out",
-            )
+    _check_probes(study, path)
     for section, options in (("data", study.data), ("origin", study.origin)):
         window = options.window if options else None
         if isinstance(window, tuple) and not window[0] < window[1]:

@@ -21,10 +21,11 @@ from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
 from simtui.actions import FORGETTING, MAP, RUNS, TRAJECTORIES, actions_of
+from simtui.analyses import ANALYSES, Found
 from simtui.exporting import export_csv
 from simtui.lookalikes import use_lookalikes
 from simtui.palette import is_colorless
-from simtui.reader import Answer, Broken, Curves, CurvesQuestion, News, Question, Reader, RunQuestion, Snapshot
+from simtui.reader import Answer, Broken, News, Question, Reader, RunQuestion, Snapshot, StudyQuestion
 from simtui.safe_text import safe
 from simtui.screens.curves import TrajectoriesScreen
 from simtui.screens.forgetting import ForgettingScreen
@@ -119,7 +120,7 @@ class SimtuiApp(App[None]):
 
     def show(self) -> None:
         """Asks the reader for what the view in front needs, and brings it up to date with what is there."""
-        for slot in (MAP, TRAJECTORIES):
+        for slot in (MAP, *ANALYSES):
             self._reader.watch(slot, self._question(slot) if slot == self._view else None)
         if isinstance(self.screen, ViewScreen):
             self.screen.show()
@@ -133,7 +134,7 @@ class SimtuiApp(App[None]):
 
     @property
     def key(self) -> SimilarityKey:
-        """The similarity whose trajectories are shown: of those that there are, the nearest to the selected one."""
+        """The similarity that is analysed: of those that there are, the nearest to the selected one."""
         return self.selection.key_among(self._known_keys)
 
     def answer(self, slot: str) -> Answer | None:
@@ -141,11 +142,13 @@ class SimtuiApp(App[None]):
         found = self._answers.get(slot)
         return found if found and found.question == self._question(slot) else None
 
-    @property
-    def curves(self) -> Curves | None:
-        """The trajectories that are asked for; None while they are on their way."""
-        found = self.answer(TRAJECTORIES)
-        return found.value if found and isinstance(found.value, Curves) else None
+    def found(self, view: str) -> Found | None:
+        """What the analysis of a view has found; None while it is on its way."""
+        answer = self.answer(view)
+        found = answer.value if answer and isinstance(answer.value, Found) else None
+        # The first question of a study is asked before anyone knows what similarities it has.
+        is_guess = found is not None and bool(found.data.keys) and self.key not in found.data.keys
+        return None if is_guess else found
 
     def action_view(self, view: str) -> None:
         """Brings a view to the front."""
@@ -193,17 +196,17 @@ class SimtuiApp(App[None]):
                 return
             self.snapshot = news
         else:
-            slot = MAP if isinstance(news.question, RunQuestion) else TRAJECTORIES
+            slot = MAP if isinstance(news.question, RunQuestion) else news.question.view
             if news.question != self._question(slot):
                 return
             self._answers[slot] = news
-            if isinstance(news.value, Curves):
-                self._known_keys = news.value.keys
+            if isinstance(news.value, Found):
+                self._known_keys = news.value.data.keys
         self.show()
 
     def _question(self, slot: str) -> Question | None:
-        if slot == TRAJECTORIES:
-            return CurvesQuestion(self.key, self.selection.layer)
+        if slot in ANALYSES:
+            return StudyQuestion(slot, self.selection.options(self.key))
         run_id = self.shown_run_id()
         return RunQuestion(run_id) if run_id else None
 

@@ -153,8 +153,8 @@ def export(
     measure: str | None,
 ) -> None:
     """Write a table of a study as CSV; notes on how to read it go to standard error."""
-    from engine.analysis.tables import TableOptions, table_of
-    from engine.analysis.trajectory import MEAN_OF_LAYERS
+    from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
+    from engine.analysis.tables import table_of
     from engine.export import to_csv, write_csv
 
     options = TableOptions(run_name, epoch, layer or MEAN_OF_LAYERS, pooling, measure)

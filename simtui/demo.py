@@ -12,8 +12,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from engine.analysis.options import TableOptions
 from engine.analysis.table import Cell, Table
-from engine.analysis.tables import TableOptions, table_of
+from engine.analysis.tables import table_of
 from engine.errors import StudyError
 from engine.files import atomic_write
 from engine.runs.study_folder import StudyFolder

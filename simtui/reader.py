@@ -15,15 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from engine.analysis.estimators import in_order
-from engine.analysis.trajectory import MEAN_OF_LAYERS, Trajectory, trajectories
+from engine.analysis.options import TableOptions
+from engine.analysis.study_data import StudyDataCache
 from engine.errors import MachineError, SimtuiError
 from engine.jobs.progress import StudyProgress, study_progress
 from engine.runs.catalog import DamagedRun, Stamp, file_stamp
 from engine.runs.record import RunRecord
-from engine.runs.results import RESULTS_FILE, Results, SimilarityKey
+from engine.runs.results import RESULTS_FILE, Results
 from engine.runs.study_folder import Listing, StudyFolder
 from engine.study import Method
+from simtui.analyses import Found, found_of
 
 POLL_S = 1.0
 CACHE_BYTES = 64 << 20
@@ -55,24 +56,14 @@ class RunQuestion:
 
 
 @dataclass(frozen=True)
-class CurvesQuestion:
-    """The trajectories of all runs that have this similarity and this layer."""
+class StudyQuestion:
+    """What the analysis of a view says of all runs; answered with `Found`."""
 
-    key: SimilarityKey
-    layer: str = MEAN_OF_LAYERS
-
-
-@dataclass(frozen=True)
-class Curves:
-    """The answer to a `CurvesQuestion`, with every similarity and layer that could be asked for instead."""
-
-    trajectories: tuple[Trajectory, ...]
-    keys: tuple[SimilarityKey, ...]
-    layers: tuple[str, ...]
-    unreadable: tuple[DamagedRun, ...] = ()
+    view: str
+    options: TableOptions
 
 
-Question = RunQuestion | CurvesQuestion
+Question = RunQuestion | StudyQuestion
 
 
 @dataclass(frozen=True)
@@ -80,7 +71,7 @@ class Answer:
     """What is on disk for a question, or the error that stands in its place."""
 
     question: Question
-    value: Results | Curves | SimtuiError | None
+    value: Results | Found | SimtuiError | None
 
 
 @dataclass(frozen=True)
@@ -170,6 +161,7 @@ class _StudyReader:
         self._progress: StudyProgress | None = None
         self._answered: dict[Question, object] = {}
         self._cache = _ResultsCache(CACHE_BYTES)
+        self._data: StudyDataCache | None = None
 
     def poll(self) -> Snapshot | None:
         """The study as it stands, or None where nothing has changed since the last call."""
@@ -200,6 +192,7 @@ class _StudyReader:
     def _snapshot(self) -> Snapshot:
         if self._folder is None:
             self._folder = StudyFolder(self._path)
+            self._data = StudyDataCache(self._folder)
         folder, study = self._folder, self._folder.study
         listing = folder.listing()
         is_running = folder.running_by() is not None
@@ -226,36 +219,14 @@ class _StudyReader:
             return file_stamp(self._folder.run_path(question.run_id) / RESULTS_FILE), "asked"
         return {each.run_id: file_stamp(self._folder.run_path(each.run_id) / RESULTS_FILE) for each in self._records}
 
-    def _value(self, folder: StudyFolder, question: Question) -> Results | Curves | SimtuiError | None:
-        if isinstance(question, CurvesQuestion):
-            return self._curves(folder, question)
+    def _value(self, folder: StudyFolder, question: Question) -> Results | Found | SimtuiError | None:
+        if isinstance(question, StudyQuestion):
+            assert self._data is not None
+            return found_of(question.view, self._data.read(self._records), question.options)
         try:
             return self._cache.results(folder, question.run_id)
         except SimtuiError as error:
             return error
-
-    def _curves(self, folder: StudyFolder, question: CurvesQuestion) -> Curves:
-        results: dict[str, Results] = {}
-        unreadable: list[DamagedRun] = []
-        for record in self._records:
-            try:
-                found = self._cache.results(folder, record.run_id)
-            except SimtuiError as error:
-                unreadable.append(DamagedRun(record.run_id, error))
-                continue
-            if found is not None:
-                results[record.run_id] = found
-        has_layer = {
-            run_id: each
-            for run_id, each in results.items()
-            if question.layer == MEAN_OF_LAYERS or question.layer in each.layers
-        }
-        return Curves(
-            trajectories(self._records, has_layer, question.key, question.layer),
-            in_order({key for each in results.values() for key in each.similarity}, folder.study.measure.similarity),
-            tuple(dict.fromkeys(layer for each in results.values() for layer in each.layers)),
-            tuple(unreadable),
-        )
 
 
 class _ResultsCache:

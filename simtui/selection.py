@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from engine.analysis.trajectory import MEAN_OF_LAYERS
+from engine.analysis.options import MEAN_OF_LAYERS, By, Over, TableOptions
 from engine.runs.results import SimilarityKey
 
 Overlay = Literal["methods", "backbones", "all"]
@@ -32,6 +32,27 @@ class Selection:
     overlay: Overlay = "methods"
     backbone: str = ""
     method: str = ""
+    by: By = "backbone and method"
+    eta: float = TableOptions.eta
+    epsilon: float = TableOptions.epsilon
+    metric: str = ""
+    over: Over = "runs"
+    image: str | None = None
+    head: int | None = None
+
+    def options(self, key: SimilarityKey) -> TableOptions:
+        """What an analysis of all runs is asked for."""
+        return TableOptions(
+            layer=self.layer,
+            pooling=key.pooling,
+            measure=key.measure,
+            probe=key.probe,
+            by=self.by,
+            eta=self.eta,
+            epsilon=self.epsilon,
+            metric=self.metric or TableOptions.metric,
+            over=self.over,
+        )
 
     def key_among(self, keys: Sequence[SimilarityKey]) -> SimilarityKey:
         """The similarity that is there and nearest to the one chosen: same pooling and measure before same probe."""

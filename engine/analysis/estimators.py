@@ -21,9 +21,15 @@ def short_of(measure: str) -> str:
     return MEASURES[measure].short if measure in MEASURES else measure
 
 
-def caution(record: RunRecord, measure: str) -> str:
+def column_of(key: SimilarityKey) -> str:
+    """The name of a similarity's column in every table."""
+    return f"{key.measure}_{key.pooling}_{key.probe}"
+
+
+def caution(record: RunRecord, measure: str, probe: str = "target") -> str:
     """Why a similarity of this run says too much (`linear CKA (biased) is inflated: …`); empty where it does not."""
-    n, d = record.provenance.n_probe, record.provenance.n_features
+    provenance = record.provenance
+    n, d = provenance.n_probe if probe == "target" else provenance.n_origin_probe, provenance.n_features
     return MEASURES[measure].caution(n, d) or "" if measure in MEASURES and n and d else ""
 
 
@@ -33,10 +39,12 @@ def measures_of(records: Iterable[RunRecord]) -> tuple[str, ...]:
 
 
 def in_order(keys: Iterable[SimilarityKey], measures: Sequence[str]) -> tuple[SimilarityKey, ...]:
-    """Similarities with the study's first measure first; what it does not ask for comes last."""
+    """Similarities with the target domain and the study's first measure first; what it does not ask for comes last."""
     places = {measure: i for i, measure in enumerate(measures)}
     last = len(places)
-    return tuple(sorted(keys, key=lambda key: (key.probe, key.pooling, places.get(key.measure, last), key.measure)))
+    return tuple(
+        sorted(keys, key=lambda key: (key.probe != "target", key.pooling, places.get(key.measure, last), key.measure))
+    )
 
 
 def similarity_metrics(records: Sequence[RunRecord]) -> tuple[str, ...]:
@@ -44,8 +52,12 @@ def similarity_metrics(records: Sequence[RunRecord]) -> tuple[str, ...]:
     return tuple(f"{measure}_{pooling}" for measure in measures_of(records) for pooling in POOLINGS)
 
 
-def notes_on(records: Sequence[RunRecord], measures: Sequence[str]) -> tuple[str, ...]:
+def notes_on(records: Sequence[RunRecord], measures: Sequence[str], probe: str = "target") -> tuple[str, ...]:
     """The estimator of each measure with its source, and each caution once."""
     sources = [f"{name}: {label_of(name)}; {MEASURES[name].reference}" for name in measures if name in MEASURES]
-    cautions = dict.fromkeys(each for name in measures for record in records if (each := caution(record, name)))
+    sizes = {(each.provenance.n_probe, each.provenance.n_origin_probe, each.provenance.n_features): each
+             for each in records}  # fmt: skip
+    cautions = dict.fromkeys(
+        each for name in measures for record in sizes.values() if (each := caution(record, name, probe))
+    )
     return (*sources, *cautions)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from engine.analysis.estimators import notes_on
+from engine.analysis.estimators import column_of, notes_on
 from engine.analysis.table import Table
 from engine.errors import StudyError
 from engine.runs.record import RunRecord
@@ -33,10 +33,9 @@ def heatmap_table(record: RunRecord, results: Results, key: SimilarityKey, epoch
         for i, reference in enumerate(results.layers)
         for j, layer in enumerate(results.layers)
     )
-    column = f"{key.measure}_{key.pooling}_{key.probe}"
     return Table(
         "heatmap",
-        ("epoch", "layer_ref", "layer", column),
+        ("epoch", "layer_ref", "layer", column_of(key)),
         rows,
         (*notes_on([record], [key.measure]), UNDEFINED),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 Cell = str | int | float | None
 
@@ -26,11 +26,22 @@ class Table:
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and sample standard deviation (n − 1) of the values that there are; `sd` is None below two values."""
+    """Mean and sample standard deviation (n − 1) of the values that there are; `sd` is None below two values.
+
+    `low` and `high` bound the 95 % interval of the mean, where it was computed.
+    """
 
     mean: float | None
     sd: float | None
     n: int
+    low: float | None = None
+    high: float | None = None
+
+    def within(self, low: float, high: float) -> Spread:
+        """The same with an interval of the mean; NaN for none."""
+        return replace(
+            self, low=None if math.isnan(low) else float(low), high=None if math.isnan(high) else float(high)
+        )
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Spread:

@@ -1,27 +1,35 @@
-"""Similarity and accuracy at every epoch, mean and spread over the seeds of each backbone and method."""
+"""Similarity and score at every epoch: mean, spread and interval over the seeds of each group, and every run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from engine.analysis.estimators import notes_on
+from engine.analysis import bootstrap
+from engine.analysis.estimators import column_of, notes_on
+from engine.analysis.options import TableOptions
 from engine.analysis.score import ACCURACY, Score, score_of
+from engine.analysis.study_data import StudyData, group_columns, grouped
 from engine.analysis.table import Cell, Spread, Table
-from engine.runs.record import RunRecord
-from engine.runs.results import Results, SimilarityKey
 
-MEAN_OF_LAYERS = "mean of layers"
+_NOTES = (
+    "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head",
+    bootstrap.NOTE,
+)
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One quantity over the epochs, one `Spread` an epoch; epochs that no run has reached are not there."""
+    """One quantity over the epochs, one `Spread` an epoch; epochs that no run has reached are not there.
+
+    `runs` are the single runs behind it, in the order of `Trajectory.run_ids`; None where a run has no value.
+    """
 
     epochs: tuple[int, ...]
     spreads: tuple[Spread, ...]
+    runs: tuple[tuple[float | None, ...], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -39,101 +47,103 @@ class Trajectory:
     score: Score = ACCURACY
 
 
-def trajectories(
-    records: Sequence[RunRecord],
-    results: Mapping[str, Results],
-    key: SimilarityKey,
-    layer: str = MEAN_OF_LAYERS,
-) -> tuple[Trajectory, ...]:
-    """Groups runs by backbone and method, in the order in which they first come.
-
-    Args:
-        results: run id -> its results; runs that are not in it, or lack the layer, are left out.
-        layer: one block, compared with the same block of the pre-trained model, or the mean over all blocks.
+def trajectories(data: StudyData, options: TableOptions) -> tuple[Trajectory, ...]:
+    """The runs that have this similarity of this layer, by backbone and method, in the order in which they first come.
     """
-    score = score_of(records)
-    groups: dict[tuple[str, str], list[str]] = {}
-    for record in records:
-        found = results.get(record.run_id)
-        if found and key in found.similarity and (layer == MEAN_OF_LAYERS or layer in found.layers):
-            groups.setdefault((record.spec.backbone.name, record.spec.method), []).append(record.run_id)
+    key, layer = options.key(data.records), options.layer
+    score = score_of(data.records)
+    having = [run for run in data.runs if run.has(key, layer)]
     return tuple(
         Trajectory(
             backbone,
             method,
-            tuple(run_ids),
-            _curve([layer_similarity(results[run_id], key, layer) for run_id in run_ids]),
-            _curve([results[run_id].quality.get(score.metric, np.empty(0)) for run_id in run_ids]),
+            tuple(run.record.run_id for run in runs),
+            curve_of([run.similarity(key, layer) for run in runs]),
+            curve_of([run.metric(score.metric) for run in runs]),
             score,
         )
-        for (backbone, method), run_ids in groups.items()
+        for (backbone, method), runs in grouped(having, "backbone and method").items()
     )
 
 
-def layer_similarity(results: Results, key: SimilarityKey, layer: str = MEAN_OF_LAYERS) -> np.ndarray:
-    """Similarity of a block to the same block of the pre-trained model at every epoch, `(n_epochs,)`.
+def curve_of(runs: Sequence[np.ndarray]) -> Curve:
+    """Mean, sd and 95 % interval of each epoch over the runs that have reached it.
 
-    The mean over layers is NaN where any layer's similarity is undefined: a mean of fewer layers is another quantity.
+    Args:
+        runs: `(n_epochs,)` each, NaN where there is no value; they need not be equally long.
     """
-    diagonal = np.diagonal(results.similarity[key], axis1=1, axis2=2).astype(np.float64)
-    return diagonal.mean(axis=1) if layer == MEAN_OF_LAYERS else diagonal[:, results.layers.index(layer)]
+    values = _stacked(runs)
+    low, high = bootstrap.mean_interval(values)
+    spreads = tuple(Spread.of(values[:, epoch]).within(low[epoch], high[epoch]) for epoch in range(values.shape[1]))
+    singles = tuple(tuple(None if np.isnan(value) else float(value) for value in run) for run in values)
+    return Curve(tuple(range(values.shape[1])), spreads, singles)
 
 
-def trajectory_table(
-    found: Sequence[Trajectory],
-    records: Sequence[RunRecord],
-    key: SimilarityKey,
-    layer: str,
-) -> Table:
-    """One row an epoch of each backbone and method; `records` are those of the runs behind them."""
-    metric = found[0].score.metric if found else ACCURACY.metric
-    name = f"{key.measure}_{key.pooling}_{key.probe}"
-    columns = (
-        "backbone",
-        "method",
-        "layer",
-        "epoch",
-        f"{name}_mean",
-        f"{name}_sd",
-        f"{name}_n",
-        f"{metric}_mean",
-        f"{metric}_sd",
-        f"{metric}_n",
-    )
+def trajectory_table(data: StudyData, options: TableOptions) -> Table:
+    """One row an epoch of each group of `options.by`.
+
+    Raises:
+        StudyError: no run has this similarity or this layer.
+    """
+    key, score = options.key(data.records), score_of(data.records)
+    data.check(key, options.layer)
+    quantities = (column_of(key), score.metric)
     rows: list[tuple[Cell, ...]] = []
-    for each in found:
-        accuracy = dict(zip(each.accuracy.epochs, each.accuracy.spreads, strict=True))
-        for epoch, spread in zip(each.similarity.epochs, each.similarity.spreads, strict=True):
-            other = accuracy.get(epoch, Spread(None, None, 0))
-            rows.append(
-                (
-                    each.backbone,
-                    each.method,
-                    layer,
-                    epoch,
-                    spread.mean,
-                    spread.sd,
-                    spread.n,
-                    other.mean,
-                    other.sd,
-                    other.n,
-                )
-            )
-    return Table(
-        "trajectory",
-        columns,
-        tuple(rows),
-        (
-            "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head",
-            *notes_on(records, [key.measure]),
-        ),
-    )
+    for names, runs in grouped([run for run in data.runs if run.has(key, options.layer)], options.by).items():
+        curves = [
+            curve_of([run.similarity(key, options.layer) for run in runs]),
+            curve_of([run.metric(score.metric) for run in runs]),
+        ]
+        for epoch in range(max(len(curve.epochs) for curve in curves)):
+            cells = (cell for curve in curves for cell in _cells(curve, epoch))
+            rows.append((*names, options.layer, epoch, *cells))
+    columns = (*group_columns(options.by), "layer", "epoch", *spread_columns(quantities))
+    return Table("trajectory", columns, tuple(rows), (*_NOTES, *notes_on(data.records, [key.measure]), *data.notes()))
 
 
-def _curve(runs: Sequence[np.ndarray]) -> Curve:
-    """Averages each epoch over the runs that have reached it."""
-    n_epochs = max((len(values) for values in runs), default=0)
-    spreads = tuple(
-        Spread.of(float(values[epoch]) for values in runs if epoch < len(values)) for epoch in range(n_epochs)
-    )
-    return Curve(tuple(range(n_epochs)), spreads)
+def runs_over_epochs_table(data: StudyData, options: TableOptions) -> Table:
+    """One row an epoch of each run: the single runs behind the trajectories.
+
+    Raises:
+        StudyError: no run has this similarity or this layer.
+    """
+    key, score = options.key(data.records), score_of(data.records)
+    data.check(key, options.layer)
+    rows: list[tuple[Cell, ...]] = []
+    for run in data.runs:
+        spec = run.record.spec
+        figures = _stacked([run.similarity(key, options.layer), run.metric(score.metric), run.metric("test_ece")])
+        rows += [
+            (run.record.run_id, spec.backbone.name, spec.method, spec.seed, options.layer, epoch, *_values(column))
+            for epoch, column in enumerate(figures.T)
+        ]
+    columns = (
+        "run", "backbone", "method", "seed", "layer", "epoch", column_of(key), score.metric, "test_ece",
+    )  # fmt: skip
+    return Table("epochs", columns, tuple(rows), (*notes_on(data.records, [key.measure]), *data.notes()))
+
+
+def spread_columns(quantities: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a mean over seeds, for each quantity: `_mean`, `_sd`, `_low`, `_high`, `_n`."""
+    return tuple(f"{name}_{what}" for name in quantities for what in ("mean", "sd", "low", "high", "n"))
+
+
+def spread_cells(spread: Spread) -> tuple[Cell, ...]:
+    """The cells of `spread_columns`."""
+    return spread.mean, spread.sd, spread.low, spread.high, spread.n
+
+
+def _cells(curve: Curve, epoch: int) -> tuple[Cell, ...]:
+    return spread_cells(curve.spreads[epoch] if epoch < len(curve.spreads) else Spread(None, None, 0))
+
+
+def _values(column: np.ndarray) -> tuple[Cell, ...]:
+    return tuple(None if np.isnan(value) else float(value) for value in column)
+
+
+def _stacked(runs: Sequence[np.ndarray]) -> np.ndarray:
+    """`(n_runs, longest)` float64, NaN where a run has not come so far."""
+    stacked = np.full((len(runs), max((len(run) for run in runs), default=0)), np.nan)
+    for row, run in enumerate(runs):
+        stacked[row, : len(run)] = run
+    return stacked

@@ -82,8 +82,8 @@ class Backbone(nn.Module):
         self.model = model
         self.info = info
         self.create = create
-        self._blocks = tuple(blocks)  # a tuple is not registered: the parameters appear once, under `model`
-        self._n_prefix_tokens = n_prefix_tokens
+        self.blocks = tuple(blocks)  # a tuple is not registered: the parameters appear once, under `model`
+        self.n_prefix_tokens = n_prefix_tokens
         self._has_cls = has_cls
 
     def forward(self, x: Tensor) -> Tensor:
@@ -115,9 +115,9 @@ class Backbone(nn.Module):
         def pool(_block: nn.Module, _inputs: object, tokens: Tensor) -> None:
             if self._has_cls:
                 cls.append(tokens[:, 0].to(torch.float32, copy=True))  # a view would keep all tokens alive
-            feat.append(tokens[:, self._n_prefix_tokens :].mean(1, dtype=torch.float32))
+            feat.append(tokens[:, self.n_prefix_tokens :].mean(1, dtype=torch.float32))
 
-        handles = [block.register_forward_hook(pool) for block in self._blocks]
+        handles = [block.register_forward_hook(pool) for block in self.blocks]
         try:
             embedding = self.model(x)
         finally:

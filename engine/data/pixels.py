@@ -55,7 +55,23 @@ class PartlyCached:
         return found
 
 
-Pixels = NDArray[np.uint8] | PartlyCached
+class ChosenRows:
+    """Some rows of other pixels, read where they lie."""
+
+    def __init__(self, pixels: NDArray[np.uint8] | PartlyCached, rows: NDArray[np.int64]) -> None:
+        self._pixels, self._rows = pixels, rows
+        self.shape = (len(rows), *pixels.shape[1:])
+
+    def __len__(self) -> int:
+        """How many images there are."""
+        return len(self._rows)
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[np.uint8]:
+        """`(k, s, s, 3)` of these rows."""
+        return self._pixels[self._rows[rows]]
+
+
+Pixels = NDArray[np.uint8] | PartlyCached | ChosenRows
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,16 @@ class PixelCache:
     skipped: tuple[Skipped, ...]
     digest: str
     warnings: tuple[str, ...] = ()
+
+
+def chosen(cache: PixelCache, wanted: Sequence[Item]) -> PixelCache:
+    """The part of a cache that holds these items, in the order of the cache; its digest goes by their contents."""
+    ids = {item.id for item in wanted}
+    rows = np.array([row for row, item in enumerate(cache.items) if item.id in ids], np.int64)
+    assert not isinstance(cache.pixels, ChosenRows)
+    items = tuple(cache.items[row] for row in rows)
+    content = ["chosen", cache.digest, [(item.id, item.sha256) for item in items]]
+    return PixelCache(ChosenRows(cache.pixels, rows), items, (), digest(content))
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from engine.files import digest
 class Inputs:
     """The target domain at one input size, and the origin domain where the study has one.
 
-    `probe_rows` are the rows of the test split, in increasing order, whose activations are compared.
+    Attributes:
+        probe_rows: rows of the test split, in increasing order, whose activations are compared.
+        origin_probe: the origin images whose activations are compared; None where none are.
+        attention: domain ("target", "origin") -> the images whose attention maps are kept.
     """
 
     manifest: Manifest
@@ -26,6 +30,8 @@ class Inputs:
     probe_rows: np.ndarray
     origin_manifest: Manifest | None = None
     origin: PixelCache | None = None
+    origin_probe: PixelCache | None = None
+    attention: Mapping[str, PixelCache] = field(default_factory=dict)
 
     @property
     def n_classes(self) -> int:
@@ -48,6 +54,13 @@ class Inputs:
         content = ["probe", SQUARE_PROTOCOL, self.splits["test"].pixels.shape[1], [(i.id, i.sha256) for i in items]]
         decoding = self.manifest.decoding
         return digest(content if decoding == AS_STORED else [*content, [decoding.window, decoding.frame]])
+
+    def digest_of_probe(self, domain: str) -> str:
+        """The digest of the probe images of a domain, "target" or "origin"."""
+        if domain == "target":
+            return self.probe_digest
+        assert self.origin_probe is not None
+        return self.origin_probe.digest
 
     def probe_activations(self, test: Activations) -> Activations:
         """The part of the test split's activations that is compared: ids and embedding of the probe rows alone."""

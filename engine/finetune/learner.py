@@ -5,6 +5,7 @@ Both do the same things for `run.py`: train an epoch, say what they make of the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +29,15 @@ from engine.study import FinetuneSection, RunSpec
 
 @dataclass(frozen=True)
 class Observation:
-    """What a model makes of the images after an epoch; logits are `(n, n_classes)`, probe activations as stored."""
+    """What a model makes of the images after an epoch; logits are `(n, n_classes)`.
+
+    `probes` are the activations that are compared with those of θ*, as stored, by domain: "target", and "origin" where
+    the study compares origin images.
+    """
 
     val_logits: Tensor
     test_logits: Tensor
-    probe: Activations
+    probes: Mapping[str, Activations]
 
 
 class Learner(Protocol):
@@ -106,8 +111,11 @@ class ImageLearner:
         test = extract(self._model.backbone, self._inputs.splits["test"], layer_rows=self._inputs.probe_rows)
         val_embedding = self._embedding(self._inputs.splits["val"])
         head = self._model.head
-        probe = self._inputs.probe_activations(test)
-        return Observation(_logits(head, val_embedding), _logits(head, test.embedding), probe)
+        probes = {"target": self._inputs.probe_activations(test)}
+        origin = self._inputs.origin_probe
+        if origin:
+            probes["origin"] = extract(self._model.backbone, origin, layer_rows=np.arange(len(origin.items)))
+        return Observation(_logits(head, val_embedding), _logits(head, test.embedding), probes)
 
     def origin_embedding(self) -> np.ndarray | None:
         """See `Learner`."""
@@ -150,7 +158,7 @@ class FeatureLearner:
         """See `Learner`."""
         embeddings = self._reference.embeddings
         val, test = _logits(self._head, embeddings["val"]), _logits(self._head, embeddings["test"])
-        return Observation(val, test, self._reference.probe)
+        return Observation(val, test, self._reference.probes)
 
     def origin_embedding(self) -> np.ndarray | None:
         """See `Learner`."""

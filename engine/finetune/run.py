@@ -20,6 +20,7 @@ from engine.activations.store import Activations, ActivationStore, activation_ke
 from engine.errors import DamagedError, DeviceMemoryError
 from engine.fault_points import reach
 from engine.files import sha256_file
+from engine.finetune.attention import attention_metrics, take_attention
 from engine.finetune.checkpoints import Checkpoints, ResumePoint
 from engine.finetune.evaluate import classification_metrics, layer_metrics
 from engine.finetune.inputs import Inputs, labels_of
@@ -29,6 +30,7 @@ from engine.finetune.reference import Reference, load_reference_backbone
 from engine.measures import Comparison
 from engine.measures.check import Layer, as_layer
 from engine.quality import knn_accuracy
+from engine.runs.attention_maps import ATTENTION_FILE, write_attention
 from engine.runs.record import RunRecord, Session, State, write_record
 from engine.runs.results import HISTORY_FILE, RESULTS_FILE, Results, SimilarityKey, read_results, write_results
 
@@ -96,10 +98,11 @@ class _Run:
         self._results = Results(bench.reference.probe.layers)
         self._activations = dict.fromkeys(bench.reference.keys, "reference")
         self._comparisons = {
-            pooling: Comparison(
-                _layers(bench.reference.probe, pooling, "the pre-trained model"), self._spec.measure.similarity
+            (domain, pooling): Comparison(
+                _layers(probe, pooling, "the pre-trained model"), self._spec.measure.similarity
             )
-            for pooling in bench.reference.probe.pooled
+            for domain, probe in bench.reference.probes.items()
+            for pooling in probe.pooled
         }
 
     def execute(self) -> RunRecord:
@@ -166,10 +169,12 @@ class _Run:
         reach("epoch:observed")
         is_end = epoch in (0, self._spec.epochs)
         found = {**quality, **self._quality(seen), "origin_knn": self._origin_knn() if is_end else None}
-        layers = layer_metrics(seen.probe.pooled, self._spec.measure.quality)
-        self._results = self._results.with_epoch(self._similarity(seen.probe), found, layers)
+        layers = layer_metrics(seen.probes["target"].pooled, self._spec.measure.quality)
+        if is_end:
+            layers |= self._attention(epoch)
+        self._results = self._results.with_epoch(self._similarity(seen.probes), found, layers)
         write_results(self._path, self._results)
-        self._keep(epoch, seen.probe, is_end)
+        self._keep(epoch, seen.probes, is_end)
         self._checkpoints.save_resume_point(ResumePoint(epoch, self._learner.trainer.state()))
         self._update(epochs_done=epoch, first=self._metrics(0), last=self._metrics(epoch))
 
@@ -183,13 +188,25 @@ class _Run:
             ).items()
         }
 
-    def _similarity(self, probe: Activations) -> dict[SimilarityKey, np.ndarray]:
-        """Every pair of blocks, θ*'s in rows, for every pooling and measure."""
+    def _similarity(self, probes: Mapping[str, Activations]) -> dict[SimilarityKey, np.ndarray]:
+        """Every pair of blocks, θ*'s in rows, for every probe, pooling and measure."""
         return {
-            SimilarityKey("target", pooling, measure): np.asarray(matrix)
-            for pooling, comparison in self._comparisons.items()
-            for measure, matrix in comparison.heatmaps(_layers(probe, pooling, "this run's model")).items()
+            SimilarityKey(domain, pooling, measure): np.asarray(matrix)
+            for (domain, pooling), comparison in self._comparisons.items()
+            for measure, matrix in comparison.heatmaps(_layers(probes[domain], pooling, "this run's model")).items()
         }
+
+    def _attention(self, epoch: int) -> dict[str, np.ndarray]:
+        """How the attention is now, by layer; writes the maps of the last epoch, unless they are those of θ*."""
+        reference = self._bench.reference.attention
+        if reference is None:
+            return {}
+        found = reference
+        if METHODS[self._spec.method].trains_backbone:
+            found = take_attention(self._backbone, self._bench.inputs.attention)
+            if epoch == self._spec.epochs:
+                write_attention(self._path / ATTENTION_FILE, found)
+        return attention_metrics(reference, found)
 
     def _origin_knn(self) -> float | None:
         embedding = self._learner.origin_embedding() if "knn" in self._spec.measure.quality else None
@@ -198,7 +215,7 @@ class _Run:
         labels = labels_of(self._bench.inputs.origin)
         return float(knn_accuracy(embedding, labels, embedding, labels, leave_one_out=True))
 
-    def _keep(self, epoch: int, probe: Activations, is_end: bool) -> None:
+    def _keep(self, epoch: int, probes: Mapping[str, Activations], is_end: bool) -> None:
         """Checkpoints and activations that stay, as the study's `keep` says."""
         keep = self._spec.keep
         if keep == "none" or (keep == "ends" and not is_end):
@@ -209,20 +226,29 @@ class _Run:
         self._checkpoints.save_weights(epoch, self._learner.weights(), {"run": self._record.run_id})
         if METHODS[self._spec.method].trains_backbone:
             weights_sha256 = sha256_file(self._checkpoints.weights_path(epoch))
-            key = activation_key(weights_sha256, self._bench.inputs.probe_digest, (self._backbone.info.name,))
-            self._bench.store.save(key, probe)
-            self._activations[key] = f"epoch {epoch}"
+            inputs = self._bench.inputs
+            digests = {
+                "target": inputs.probe_digest,
+                "origin": inputs.origin_probe.digest if inputs.origin_probe else "",
+            }
+            for domain, probe in probes.items():
+                key = activation_key(weights_sha256, digests[domain], (self._backbone.info.name,))
+                self._bench.store.save(key, probe)
+                self._activations[key] = f"epoch {epoch}"
 
     def _metrics(self, epoch: int) -> dict[str, float | None]:
         """All metrics of an epoch, with the mean similarity of the layers, as `run.json` shows them."""
         found = {name: _or_none(values[epoch]) for name, values in self._results.quality.items()}
         for key, matrices in self._results.similarity.items():
-            found[f"{key.measure}_{key.pooling}"] = _or_none(np.diagonal(matrices[epoch]).astype(np.float64).mean())
+            name = f"{key.measure}_{key.pooling}" + ("" if key.probe == "target" else f"_{key.probe}")
+            found[name] = _or_none(np.diagonal(matrices[epoch]).astype(np.float64).mean())
         return found
 
     def _files(self) -> dict[str, str]:
         """SHA-256 of what stays of the run, by its name in the folder."""
         names = [RESULTS_FILE, HISTORY_FILE, *sorted(f"checkpoints/{p.name}" for p in self._checkpoints.kept())]
+        if (self._path / ATTENTION_FILE).exists():
+            names.append(ATTENTION_FILE)
         return {name: sha256_file(self._path / name) for name in names}
 
     def _update(self, **changes: object) -> None:

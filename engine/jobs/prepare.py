@@ -19,7 +19,7 @@ from engine.activations.extract import Progress
 from engine.activations.store import ActivationStore
 from engine.backbones.backbone import Backbone
 from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, refuse_many_skipped, write_manifest
-from engine.data.pixels import CacheOptions, PixelCache, cache_bytes, pixel_cache, probe_items
+from engine.data.pixels import CacheOptions, PixelCache, cache_bytes, chosen, pixel_cache, probe_items
 from engine.data.read import read_dataset, read_origin
 from engine.errors import DataError, DeviceMemoryError, MachineError
 from engine.finetune.evaluate import check_computable
@@ -69,7 +69,9 @@ class Preparation:
                     "free the device and run the study again",
                 ) from error
             check_computable(reference.probe.pooled, study.measure)
-            notes = _notes(inputs)
+            if reference.origin_probe:
+                check_computable(reference.origin_probe.pooled, study.measure)
+            notes = (*_notes(inputs), *reference.notes)
             del backbone
         plan = replace(plan, notes=notes)
         self._say("running", 0, 0, n_workers=plan.n_workers)
@@ -87,16 +89,23 @@ class Preparation:
             splits[split] = self._decode(f"{split} images", manifest, items, input_size, folder, room, max_skipped=1.0)
             room = max(0.0, room - cache_bytes(len(items), input_size))
         _refuse_many_skipped(manifest, splits, self._study.data.max_skipped)
-        chosen = {item.id for item in probe_items(splits["test"].items, self._study.probe.n, len(manifest.classes))}
-        rows = np.array([row for row, item in enumerate(splits["test"].items) if item.id in chosen])
+        in_probe = {item.id for item in probe_items(splits["test"].items, self._study.probe.n, len(manifest.classes))}
+        rows = np.array([row for row, item in enumerate(splits["test"].items) if item.id in in_probe])
+        n_attention = self._study.attention.n
+        attention = {"target": _chosen(splits["test"], n_attention, manifest)} if n_attention else {}
         if plan.origin_manifest is None or self._study.origin is None:
-            return Inputs(manifest, splits, rows)
+            return Inputs(manifest, splits, rows, attention=attention)
         origin = read_manifest(self._folder.path / plan.origin_manifest)
         items = probe_items(origin.items, self._study.origin.n, len(origin.classes))
         origin_folder = (self._folder.path / plan.origin_manifest).parent
         limit = self._study.origin.max_skipped
         cache = self._decode("origin images", origin, items, input_size, origin_folder, study_room, max_skipped=limit)
-        return Inputs(manifest, splits, rows, origin, cache)
+        n_probe = self._study.probe.origin_n
+        if n_attention:
+            attention["origin"] = _chosen(cache, n_attention, origin)
+        return Inputs(
+            manifest, splits, rows, origin, cache, _chosen(cache, n_probe, origin) if n_probe else None, attention
+        )
 
     def reference(self, backbone: Backbone, inputs: Inputs) -> Reference:
         """What θ* makes of the images: from the store, or extracted now."""
@@ -166,6 +175,11 @@ def precision_of(wanted: str, device: torch.device) -> str:
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     has_bf16: Callable[[], bool] | None = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return "bfloat16" if has_bf16 and has_bf16() else "float32"
+
+
+def _chosen(cache: PixelCache, n: int, manifest: Manifest) -> PixelCache:
+    """`n` images of a cache, each class by its share; chosen by content."""
+    return chosen(cache, probe_items(cache.items, n, len(manifest.classes)))
 
 
 def _n_cores() -> int:

@@ -36,7 +36,10 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Provenance:
-    """What a reader needs years later to know, and to make again, what was computed."""
+    """What a reader needs years later to know, and to make again, what was computed.
+
+    `attention_reference` is the key of θ*'s attention maps in the activation store; empty where there are none.
+    """
 
     paradigm: str = "unknown"
     input_size: int = 0
@@ -53,6 +56,8 @@ class Provenance:
     n_test: int = 0
     n_probe: int = 0
     n_origin: int = 0
+    n_origin_probe: int = 0
+    attention_reference: str = ""
     n_classes: int = 0
     task: str = "single"
     dataset_is_synthetic: bool = False

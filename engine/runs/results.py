@@ -71,11 +71,16 @@ class Results:
         """The results with one more epoch at the end; what an epoch lacks is NaN there."""
         n = self.n_epochs
         names = dict.fromkeys([*self.quality, *quality])
+        rows = layer_quality or {}
+        absent = np.full(len(self.layers), np.nan)
         return Results(
             self.layers,
             {key: _appended(self.similarity.get(key), matrix, n) for key, matrix in similarity.items()},
             {name: _appended(self.quality.get(name), np.array(_or_nan(quality.get(name))), n) for name in names},
-            {name: _appended(self.layer_quality.get(name), row, n) for name, row in (layer_quality or {}).items()},
+            {
+                name: _appended(self.layer_quality.get(name), rows.get(name, absent), n)
+                for name in dict.fromkeys([*self.layer_quality, *rows])
+            },
         )
 
 

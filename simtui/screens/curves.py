@@ -5,8 +5,9 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
+from engine.analysis.options import MEAN_OF_LAYERS
 from engine.analysis.table import Table
-from engine.analysis.trajectory import MEAN_OF_LAYERS, trajectory_table
+from engine.analysis.trajectory import trajectory_table
 from engine.runs.record import RunRecord
 from simtui.actions import TRAJECTORIES
 from simtui.screens.view import ViewScreen, bindings_of
@@ -36,14 +37,14 @@ class TrajectoriesScreen(ViewScreen):
 
     def show_data(self) -> str | None:
         """The curves that the selection asks for, or why there are none."""
-        found = self.simtui.curves
+        found = self.simtui.found(TRAJECTORIES)
         if found is None:
             return None if self._shown else self.nothing("reading …")
         self._shown = None
         view = curves.curves_view(found, self.simtui.key, self.simtui.selection, self.simtui.is_colorless)
         if view is None:
-            if found.unreadable:
-                return self.failed(found.unreadable[0].error)
+            if found.data.unreadable:
+                return self.failed(found.data.unreadable[0].error)
             return self.nothing("No trajectories yet.", "They appear after the first epoch of the first run.")
         self._shown = view
         self.lines("control").show([view.control])
@@ -60,8 +61,11 @@ class TrajectoriesScreen(ViewScreen):
 
     def table(self) -> Table | None:
         """The curves in sight, at every epoch."""
-        layer = self.simtui.selection.layer
-        return trajectory_table(self._shown.shown, self._records(), self.simtui.key, layer) if self._shown else None
+        found, key = self.simtui.found(TRAJECTORIES), self.simtui.key
+        if not self._shown or not found:
+            return None
+        run_ids = {run_id for each in self._shown.shown for run_id in each.run_ids}
+        return trajectory_table(found.data.only(run_ids), self.simtui.selection.options(key))
 
     def _records(self) -> tuple[RunRecord, ...]:
         """The runs behind the curves."""
@@ -75,9 +79,9 @@ class TrajectoriesScreen(ViewScreen):
 
     def action_move(self, where: str) -> None:
         """The next or the previous layer; before the first one stands the mean of all."""
-        found = self.simtui.curves
-        if found and found.layers:
-            layers = [MEAN_OF_LAYERS, *found.layers]
+        found = self.simtui.found(TRAJECTORIES)
+        if found and found.data.layers:
+            layers = [MEAN_OF_LAYERS, *found.data.layers]
             self.simtui.select(layer=after(layers, self.simtui.selection.layer, 1 if where == "down" else -1))
 
     def action_step_epoch(self, step: int) -> None:
@@ -94,11 +98,11 @@ class TrajectoriesScreen(ViewScreen):
 
     def action_step_group(self, step: int) -> None:
         """The next backbone whose methods are overlaid, or the next method."""
-        found, selection = self.simtui.curves, self.simtui.selection
-        known = curves.groups(found.trajectories, selection) if found else ()
+        found, selection = self.simtui.found(TRAJECTORIES), self.simtui.selection
+        known = curves.groups(found.value, selection) if found else ()
         if found and known:
             field = "backbone" if selection.overlay == "methods" else "method"
-            self.simtui.select(**{field: after(known, curves.fixed_group(found.trajectories, selection), step)})
+            self.simtui.select(**{field: after(known, curves.fixed_group(found.value, selection), step)})
 
     def action_pooling(self) -> None:
         """The next pooling."""
@@ -109,7 +113,7 @@ class TrajectoriesScreen(ViewScreen):
         self._step_key("measure")
 
     def _step_key(self, field: str) -> None:
-        found = self.simtui.curves
-        if found and found.keys:
-            known = list(dict.fromkeys(str(getattr(key, field)) for key in found.keys))
+        found = self.simtui.found(TRAJECTORIES)
+        if found and found.data.keys:
+            known = list(dict.fromkeys(str(getattr(key, field)) for key in found.data.keys))
             self.simtui.select(**{field: after(known, str(getattr(self.simtui.key, field)))})

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from engine.analysis.estimators import caution
+from engine.analysis.options import MEAN_OF_LAYERS
 from engine.analysis.table import Spread
-from engine.analysis.trajectory import MEAN_OF_LAYERS, Curve, Trajectory
+from engine.analysis.trajectory import Curve, Trajectory
 from engine.runs.record import RunRecord
 from engine.runs.results import SimilarityKey
+from simtui.analyses import Found
 from simtui.palette import curve_color, curve_letter
 from simtui.plotting import Frame, Series
-from simtui.reader import Curves
 from simtui.safe_text import fitted, safe, short_names
 from simtui.selection import Selection
 from simtui.views.layer_map import POOLINGS, measure_name
@@ -73,15 +74,15 @@ def fixed_group(found: Sequence[Trajectory], selection: Selection) -> str:
 
 
 def curves_view(
-    curves: Curves, key: SimilarityKey, selection: Selection, is_colorless: bool = False
+    found: Found, key: SimilarityKey, selection: Selection, is_colorless: bool = False
 ) -> CurvesView | None:
     """The view of what the reader found; None where no run has this similarity."""
-    shown = overlaid(curves.trajectories, selection)
+    shown = overlaid(found.value, selection)
     if not shown:
         return None
     n_epochs = max(len(curve.epochs) for each in shown for curve in (each.similarity, each.accuracy))
     epoch = selection.epoch_among(n_epochs)
-    names = _names(shown, curves.trajectories, selection)
+    names = _names(shown, found.value, selection)
     score = shown[0].score.label
     panels = [
         _panel(title, [getattr(each, field) for each in shown], n_epochs, is_colorless)
@@ -94,7 +95,7 @@ def curves_view(
         names,
         epoch,
         n_epochs,
-        _control(curves, selection, epoch, n_epochs),
+        _control(found, selection, epoch, n_epochs),
         _summary(shown, names, key, selection.layer, epoch),
     )
 
@@ -120,10 +121,12 @@ def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Li
     return tuple(lines)
 
 
-def warnings(curves: Curves, records: Sequence[RunRecord], key: SimilarityKey) -> tuple[str, ...]:
+def warnings(found: Found, records: Sequence[RunRecord], key: SimilarityKey) -> tuple[str, ...]:
     """What must be known so that no curve misleads: runs left out, and an estimator that says too much."""
-    left_out = f"{count(len(curves.unreadable), 'run')} with damaged results left out" if curves.unreadable else ""
-    inflated = next((each for record in records if (each := caution(record, key.measure))), "")
+    left_out = (
+        f"{count(len(found.data.unreadable), 'run')} with damaged results left out" if found.data.unreadable else ""
+    )
+    inflated = next((each for record in records if (each := caution(record, key.measure, key.probe))), "")
     return tuple(each for each in (left_out, inflated) if each)
 
 
@@ -172,11 +175,11 @@ def _series(curve: Curve, marker: str) -> Series:
     )
 
 
-def _control(curves: Curves, selection: Selection, epoch: int, n_epochs: int) -> Line:
-    layers = curves.layers
+def _control(found: Found, selection: Selection, epoch: int, n_epochs: int) -> Line:
+    layers = found.data.layers
     place = f" ({layers.index(selection.layer) + 1} of {len(layers)})" if selection.layer in layers else ""
-    fixed = fixed_group(curves.trajectories, selection)
-    fixed = short_names([each.backbone for each in curves.trajectories]).get(fixed, fixed)
+    fixed = fixed_group(found.value, selection)
+    fixed = short_names([each.backbone for each in found.value]).get(fixed, fixed)
     over = {"methods": "methods of ", "backbones": "backbones, ", "all": "all backbones and methods"}[selection.overlay]
     return (
         Span(" layer ", DIM), Span(safe(selection.layer) + place, ACCENT),

@@ -9,7 +9,7 @@ import pytest
 from rich.cells import cell_len
 from textual.pilot import Pilot
 
-from engine.analysis.trajectory import MEAN_OF_LAYERS
+from engine.analysis.options import MEAN_OF_LAYERS
 from engine.lock import locked
 from engine.measures import MEASURES
 from engine.runs.record import State, read_record, write_record

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from engine.analysis.options import TableOptions
 from engine.errors import DamagedError, MachineError, StudyError
 from engine.lock import locked
 from engine.runs.record import State, read_record, write_record
 from engine.runs.results import Results, SimilarityKey
 from engine.study import run_specs
-from simtui.reader import Answer, Broken, Curves, CurvesQuestion, News, Reader, RunQuestion, Snapshot, _ResultsCache
+from simtui.analyses import Found
+from simtui.reader import Answer, Broken, News, Reader, RunQuestion, Snapshot, StudyQuestion, _ResultsCache
 from tests.simtui.studies import study_of, write_run, write_study
 
 KEY = SimilarityKey("target", "cls", "linear_cka")
@@ -120,10 +122,10 @@ def test_similarities_come_in_the_order_of_the_study(tmp_path: Path) -> None:
     found = Listening(tmp_path)
     try:
         found.snapshot()
-        found.reader.watch("trajectories", CurvesQuestion(KEY))
+        found.reader.watch("trajectories", StudyQuestion("trajectories", TableOptions()))
         answer = found.answer()
-        assert isinstance(answer.value, Curves)
-        assert [key.measure for key in answer.value.keys if key.pooling == "cls"] == list(measures)
+        assert isinstance(answer.value, Found)
+        assert [key.measure for key in answer.value.data.keys if key.pooling == "cls"] == list(measures)
     finally:
         found.reader.stop()
 
@@ -171,12 +173,12 @@ def test_a_folder_that_cannot_be_read_says_so(small_study: Path, monkeypatch: py
 def test_trajectories_leave_out_what_is_damaged_and_say_so(listening: Listening, small_study: Path) -> None:
     (small_study / "runs" / _spec_ids()[0] / "results.h5").write_bytes(b"broken")
     listening.snapshot()
-    listening.reader.watch("trajectories", CurvesQuestion(KEY))
+    listening.reader.watch("trajectories", StudyQuestion("trajectories", TableOptions()))
     found = listening.answer().value
-    assert isinstance(found, Curves)
-    assert [each.method for each in found.trajectories] == ["linear", "scratch"]
-    assert [each.run_id for each in found.unreadable] == [_spec_ids()[0]]
-    assert len(found.keys) == 4 and found.layers[0] == "block 1"
+    assert isinstance(found, Found)
+    assert [each.method for each in found.value] == ["linear", "scratch"]
+    assert [each.run_id for each in found.data.unreadable] == [_spec_ids()[0]]
+    assert len(found.data.keys) == 4 and found.data.layers[0] == "block 1"
 
 
 def test_backbones_without_the_layer_are_left_out_of_its_trajectory(tmp_path: Path) -> None:
@@ -187,10 +189,10 @@ def test_backbones_without_the_layer_are_left_out_of_its_trajectory(tmp_path: Pa
     found = Listening(tmp_path)
     try:
         found.snapshot()
-        found.reader.watch("trajectories", CurvesQuestion(KEY, "block 6"))
+        found.reader.watch("trajectories", StudyQuestion("trajectories", TableOptions(layer="block 6")))
         value = found.answer().value
-        assert isinstance(value, Curves)
-        assert {each.backbone for each in value.trajectories} == {"bundled:supervised"}
+        assert isinstance(value, Found)
+        assert {each.backbone for each in value.value} == {"bundled:supervised"}
     finally:
         found.reader.stop()
 

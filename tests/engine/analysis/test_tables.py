@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_table
+from engine.analysis.options import TableOptions
 from engine.analysis.runs import runs_table
+from engine.analysis.study_data import RunData, StudyData, read_study
 from engine.analysis.table import Spread
-from engine.analysis.tables import TableOptions, table_of
+from engine.analysis.tables import table_of
 from engine.analysis.trajectory import trajectories
 from engine.errors import StudyError
 from engine.export import to_csv, write_csv
@@ -75,29 +77,27 @@ def test_spread_is_the_sample_standard_deviation_of_what_there_is() -> None:
 
 
 def test_trajectories_average_each_epoch_over_the_runs_that_reached_it(folder: StudyFolder) -> None:
-    records = folder.listing().records
-    results = {record.run_id: folder.results(record.run_id) for record in records}
-    full, scratch = trajectories(records, results, KEY, "blocks.0")
+    data = read_study(folder)
+    full, scratch = trajectories(data, TableOptions(layer="blocks.0"))
     assert (full.method, full.similarity.epochs) == ("full", (0, 1, 2))
     assert full.similarity.spreads[2].mean == pytest.approx(0.8 - 0.01)
     assert full.similarity.spreads[2].sd == pytest.approx(0.02 / math.sqrt(2), rel=1e-4)
     assert full.accuracy.spreads[1].mean == pytest.approx(0.65)
     assert [spread.n for spread in scratch.similarity.spreads] == [2, 2, 1]
-    (mean_of_layers, _) = trajectories(records, results, KEY)
+    (mean_of_layers, _) = trajectories(data, TableOptions())
     assert mean_of_layers.similarity.spreads[1].mean == pytest.approx((0.89 + 0.7) / 2, rel=1e-5)
 
 
 def test_an_undefined_layer_makes_the_mean_over_layers_undefined(folder: StudyFolder) -> None:
     record = folder.listing().records[0]
     broken = Results(("blocks.0", "blocks.1")).with_epoch({KEY: np.array([[1.0, 0], [0, math.nan]])}, {})
-    (found,) = trajectories([record], {record.run_id: broken}, KEY)
+    (found,) = trajectories(StudyData((RunData.of(record, broken),)), TableOptions())
     assert found.similarity.spreads[0] == Spread(None, None, 0)
 
 
 def test_a_run_without_the_layer_is_left_out(folder: StudyFolder) -> None:
-    records = folder.listing().records
-    results = {record.run_id: folder.results(record.run_id) for record in records}
-    assert trajectories(records, results, KEY, "blocks.11") == ()
+    data = read_study(folder)
+    assert trajectories(data, TableOptions(layer="blocks.11")) == ()
 
 
 def test_forgetting_is_before_minus_after_over_the_runs_that_are_done(folder: StudyFolder) -> None:
@@ -188,14 +188,14 @@ def test_every_table_says_that_the_images_are_synthetic_or_names_its_runs(folder
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
-        ("nonsense", TableOptions(), "choose one of runs, heatmap, trajectory, forgetting, quality"),
+        ("nonsense", TableOptions(), "choose one of runs, heatmap, "),
         ("heatmap", TableOptions(), "which run"),
         ("heatmap", TableOptions(run="seed"), "fits 4 runs"),
         ("heatmap", TableOptions(run="other"), "no run has this in its name"),
         ("heatmap", TableOptions(run="full_seed00", epoch=9), "choose 0 to 2"),
         ("heatmap", TableOptions(run="full_seed00", pooling="feat"), "choose one of target/cls/linear_cka"),
         ("trajectory", TableOptions(layer="blocks.9"), "choose one of blocks.0, blocks.1"),
-        ("trajectory", TableOptions(measure="rsa"), "choose cls linear_cka"),
+        ("trajectory", TableOptions(measure="rsa"), "choose target cls linear_cka"),
         ("trajectory", TableOptions(measure="linear_ckq"), 'did you mean "linear_cka"?'),
         (
             "heatmap",

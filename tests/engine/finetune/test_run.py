@@ -224,7 +224,9 @@ def test_a_layer_that_cannot_be_compared_is_named(
     else:
         real = learner_module.FeatureLearner.observe
         monkeypatch.setattr(
-            learner_module.FeatureLearner, "observe", lambda learner: replace(real(learner), probe=poisoned)
+            learner_module.FeatureLearner,
+            "observe",
+            lambda learner: replace(real(learner), probes={"target": poisoned}),
         )
     with pytest.raises(NonFiniteError, match=rf"^blocks\.3 \(feat\) of {model}: 1 of .* the first at image 1"):
         site.run(tmp_path / "linear", site.specs["linear"])

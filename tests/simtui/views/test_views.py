@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.analysis.trajectory import MEAN_OF_LAYERS
+from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
+from engine.analysis.study_data import RunData, StudyData
 from engine.errors import DamagedError
 from engine.jobs.progress import StudyProgress
 from engine.jobs.stage import Failure, RunProgress
@@ -16,7 +17,8 @@ from engine.runs.catalog import DamagedRun
 from engine.runs.record import RunRecord, State
 from engine.runs.results import Results, SimilarityKey
 from engine.study import MeasureSection, run_specs
-from simtui.reader import Curves, Snapshot
+from simtui.analyses import Found
+from simtui.reader import Snapshot
 from simtui.selection import Selection, after
 from simtui.views import curves, forgetting, layer_map, runs
 from simtui.views.parts import Line
@@ -222,13 +224,12 @@ class TestLayerMap:
 
 
 class TestCurves:
-    def _curves(self, layer: str = MEAN_OF_LAYERS, n_seeds: int = 3) -> Curves:
+    def _curves(self, layer: str = MEAN_OF_LAYERS, n_seeds: int = 3) -> Found:
         from engine.analysis.trajectory import trajectories
 
         records = [record for record in _all().records if record.spec.seed < n_seeds]
-        results = {record.run_id: made_results(record.spec, 6, 5) for record in records}
-        layers = tuple(f"block {i + 1}" for i in range(6))
-        return Curves(trajectories(records, results, KEY, layer), (KEY,), layers)
+        data = StudyData(tuple(RunData.of(record, made_results(record.spec, 6, 5)) for record in records))
+        return Found(trajectories(data, TableOptions(layer=layer)), data)
 
     def _view(self, selection: Selection = Selection(), n_seeds: int = 3) -> curves.CurvesView:  # noqa: B008
         view = curves.curves_view(self._curves(selection.layer, n_seeds), KEY, selection)
@@ -245,7 +246,7 @@ class TestCurves:
         assert view.names == ("supervised", "image-text")
         assert {each.method for each in view.shown} == {"scratch"}
         assert len(self._view(Selection(overlay="all")).shown) == 6
-        assert curves.groups(self._curves().trajectories, Selection(overlay="all")) == ()
+        assert curves.groups(self._curves().value, Selection(overlay="all")) == ()
 
     def test_the_band_is_the_mean_and_one_sd_to_each_side(self) -> None:
         series = self._view(Selection(layer="block 6")).similarity.series[0]
@@ -281,12 +282,12 @@ class TestCurves:
         assert "lowest for scratch" in text
 
     def test_epochs_that_a_run_has_not_reached_are_left_out(self) -> None:
-        one = self._curves().trajectories[0]
+        one = self._curves().value[0]
         short = replace(one, similarity=replace(one.similarity, epochs=(0, 1), spreads=one.similarity.spreads[:2]))
         assert curves.at_epoch(short.similarity, 4).n == 0
 
     def test_nothing_is_not_a_plot(self) -> None:
-        assert curves.curves_view(Curves((), (), ()), KEY, Selection()) is None
+        assert curves.curves_view(Found((), StudyData(())), KEY, Selection()) is None
 
 
 class TestForgetting:
