@@ -7,9 +7,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-RUNS, MAP, TRAJECTORIES, FORGETTING = "runs", "map", "trajectories", "forgetting"
-VIEWS = {RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Trajectories", FORGETTING: "Forgetting"}
+RUNS, MAP, TRAJECTORIES, SPACE = "runs", "map", "trajectories", "space"
+DISTRIBUTIONS, CORRELATION, FORGETTING, ATTENTION = "distributions", "correlation", "forgetting", "attention"
+VIEWS = {
+    RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Trajectories", SPACE: "Space", DISTRIBUTIONS: "Distributions",
+    CORRELATION: "Correlation", FORGETTING: "Forgetting", ATTENTION: "Attention",
+}  # fmt: skip
+# Where the names of all views do not fit beside each other.
+SHORT_VIEWS = {
+    RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Traj", SPACE: "Space", DISTRIBUTIONS: "Dist", CORRELATION: "Corr",
+    FORGETTING: "Forget", ATTENTION: "Attn",
+}  # fmt: skip
 ALL = tuple(VIEWS)
+_SCATTERS = (SPACE, CORRELATION)
+_ANALYSES = (TRAJECTORIES, SPACE, DISTRIBUTIONS, CORRELATION)
 
 
 @dataclass(frozen=True)
@@ -29,23 +40,35 @@ class Action:
 
 
 ACTIONS = (
-    Action("open_map", ("enter",), "enter", "map", "map of this run", (RUNS,)),
+    Action("open_map", ("enter",), "enter", "map", "map of this run", (RUNS, *_SCATTERS)),
     Action("open_trajectory", ("enter",), "enter", "curves", "trajectory of this layer", (MAP,)),
     Action("move('up')", ("up", "k"), "↑ k", "", "up"),
     Action("move('down')", ("down", "j"), "↓ j", "", "down"),
-    Action("move('left')", ("left", "h"), "← h", "", "left", (MAP,)),
-    Action("move('right')", ("right", "l"), "→ l", "", "right", (MAP,)),
+    Action("move('left')", ("left", "h"), "← h", "", "left", (MAP, *_SCATTERS)),
+    Action("move('right')", ("right", "l"), "→ l", "", "right", (MAP, *_SCATTERS)),
     Action("move('page_up')", ("pageup",), "page up", "", "a page up", (RUNS, FORGETTING)),
     Action("move('page_down')", ("pagedown",), "page down", "", "a page down", (RUNS, FORGETTING)),
     Action("move('first')", ("home", "g"), "home g", "", "to the first", (RUNS, FORGETTING)),
     Action("move('last')", ("end", "G"), "end G", "", "to the last", (RUNS, FORGETTING)),
     Action("step_epoch(-1)", ("left_square_bracket",), "[", "", "one epoch back", (MAP, TRAJECTORIES)),
     Action("step_epoch(1)", ("right_square_bracket",), "]", "", "one epoch on", (MAP, TRAJECTORIES)),
+    Action("step_eta(-1)", ("left_square_bracket",), "[", "", "lower η", (SPACE,)),
+    Action("step_eta(1)", ("right_square_bracket",), "]", "", "raise η", (SPACE,)),
+    Action("step_epsilon(-1)", ("left_curly_bracket",), "{", "", "lower ε", (SPACE,)),
+    Action("step_epsilon(1)", ("right_curly_bracket",), "}", "", "raise ε", (SPACE,)),
     Action("overlay", ("v",), "v", "group", "overlay methods, backbones or all", (TRAJECTORIES,)),
+    Action("band", ("s",), "s", "band", "band: ± sd, 95 % of the mean, single runs", (TRAJECTORIES,)),
     Action("step_group(1)", ("n",), "n", "next", "next backbone (or method)", (TRAJECTORIES,)),
     Action("step_group(-1)", ("N",), "N", "", "previous backbone (or method)", (TRAJECTORIES,)),
-    Action("pooling", ("p",), "p", "pool", "pooling: CLS or Feat", (MAP, TRAJECTORIES)),
-    Action("measure", ("m",), "m", "measure", "similarity measure", (MAP, TRAJECTORIES)),
+    Action("metric", ("y",), "y", "metric", "quality metric", (CORRELATION,)),
+    Action("over", ("v",), "v", "points", "one point a run, or one an epoch", (CORRELATION,)),
+    Action("comparison", ("t",), "t", "tests", "differences between the groups", (DISTRIBUTIONS,)),
+    Action("group", ("b",), "b", "by", "group by backbone, method or paradigm", (SPACE, DISTRIBUTIONS, FORGETTING)),
+    Action("step_layer(-1)", ("comma",), ",", "", "previous layer", _ANALYSES[1:]),
+    Action("step_layer(1)", ("full_stop",), ".", "layer", "next layer", _ANALYSES[1:]),
+    Action("pooling", ("p",), "p", "pool", "pooling: CLS or Feat", (MAP, *_ANALYSES, ATTENTION)),
+    Action("measure", ("m",), "m", "measure", "similarity measure", (MAP, *_ANALYSES)),
+    Action("probe", ("o",), "o", "origin", "images of the target or the origin domain", (MAP, *_ANALYSES)),
     Action("app.export", ("e",), "e", "csv", "export the view as CSV"),
     Action("step_run(1)", ("n",), "n", "next run", "next run", (MAP,)),
     Action("step_run(-1)", ("N",), "N", "", "previous run", (MAP,)),
@@ -61,10 +84,14 @@ ACTIONS = (
 
 # Keys that belong together are one entry at the start of the footer.
 FOOTER_GROUPS = {
-    RUNS: (("↑↓", "run"), ("1-4", "views")),
+    RUNS: (("↑↓", "run"), ("1-8", "views")),
     MAP: (("↑↓←→", "layer"), ("[ ]", "epoch")),
     TRAJECTORIES: (("↑↓", "layer"), ("[ ]", "epoch")),
-    FORGETTING: (("↑↓", "row"), ("1-4", "views")),
+    SPACE: (("↑↓←→", "run"), ("[ ]", "η"), ("{ }", "ε")),
+    DISTRIBUTIONS: (("↑↓", "group"), ("1-8", "views")),
+    CORRELATION: (("↑↓←→", "point"),),
+    ATTENTION: (("↑↓", "layer"), ("←→", "head"), ("[ ]", "image")),
+    FORGETTING: (("↑↓", "row"), ("1-8", "views")),
 }
 
 

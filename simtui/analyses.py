@@ -10,7 +10,7 @@ from typing import Any
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import StudyData
 from engine.errors import SimtuiError
-from simtui.actions import TRAJECTORIES
+from simtui.actions import DISTRIBUTIONS, SPACE, TRAJECTORIES
 
 
 @dataclass(frozen=True)
@@ -36,4 +36,6 @@ def found_of(view: str, data: StudyData, options: TableOptions) -> Found:
 # By name, and loaded by the first view that asks: scipy and what else they need takes longer to load than the app.
 ANALYSES: Mapping[str, tuple[str, str]] = {
     TRAJECTORIES: ("trajectory", "trajectories"),
+    SPACE: ("space", "space"),
+    DISTRIBUTIONS: ("distribution", "distributions"),
 }

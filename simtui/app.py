@@ -20,7 +20,7 @@ from textual.theme import Theme
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
-from simtui.actions import FORGETTING, MAP, RUNS, TRAJECTORIES, actions_of
+from simtui.actions import DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, actions_of
 from simtui.analyses import ANALYSES, Found
 from simtui.exporting import export_csv
 from simtui.lookalikes import use_lookalikes
@@ -28,10 +28,12 @@ from simtui.palette import is_colorless
 from simtui.reader import Answer, Broken, News, Question, Reader, RunQuestion, Snapshot, StudyQuestion
 from simtui.safe_text import safe
 from simtui.screens.curves import TrajectoriesScreen
+from simtui.screens.distributions import DistributionsScreen
 from simtui.screens.forgetting import ForgettingScreen
 from simtui.screens.help import HelpScreen
 from simtui.screens.layer_map import MapScreen
 from simtui.screens.runs import RunsScreen
+from simtui.screens.space import SpaceScreen
 from simtui.screens.view import ViewScreen
 from simtui.selection import Selection
 from simtui.terminal_output import crop_dirty_regions
@@ -50,7 +52,14 @@ _DARK = Theme(
     panel="#2a2e35",
     dark=True,
 )
-_SCREENS = {RUNS: RunsScreen, MAP: MapScreen, TRAJECTORIES: TrajectoriesScreen, FORGETTING: ForgettingScreen}
+_SCREENS: dict[str, type[ViewScreen]] = {
+    RUNS: RunsScreen,
+    MAP: MapScreen,
+    TRAJECTORIES: TrajectoriesScreen,
+    SPACE: SpaceScreen,
+    DISTRIBUTIONS: DistributionsScreen,
+    FORGETTING: ForgettingScreen,
+}
 
 
 class ReaderNews(Message):

@@ -8,11 +8,13 @@ import shutil
 import sys
 import textwrap
 import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from engine.analysis.names import TABLE_NAMES
 from engine.errors import SimtuiError, StudyError
 from engine.measures.table import MEASURES
 from simtui.lookalikes import use_lookalikes
@@ -36,9 +38,11 @@ class _Commands(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def examples(*lines: str) -> dict[str, Any]:
-    """Examples as the end of a command's `--help`."""
-    return {"epilog": "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)}
+def examples(*lines: str, names: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """Examples as the end of a command's `--help`, after a list of names and what they are."""
+    listed = "".join(f"  {name:<23}{says}\n" for name, says in (names or {}).items())
+    before = f"\b\nTables:\n{listed}\n" if listed else ""
+    return {"epilog": before + "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)}
 
 
 @click.group(
@@ -127,44 +131,104 @@ def stop(folder: Path, now: bool) -> None:
 @commands.command(
     **examples(
         "simtui export studies/isic2018 forgetting -o forgetting.csv",
+        "simtui export studies/isic2018 forgetting --by paradigm --format markdown",
         "simtui export studies/isic2018 heatmap --run full_seed03 --epoch 5 --pooling feat",
-        "simtui export studies/isic2018 trajectory --layer blocks.11 --measure debiased_cka",
-        "simtui export studies/isic2018 quality --run full_seed03 --pooling feat",
+        "simtui export studies/isic2018 trajectory --layer blocks.11 --measure debiased_cka --probe origin",
+        "simtui export studies/isic2018 space --eta 0.85 --epsilon 0.01 -o space.parquet",
+        "simtui export studies/isic2018 correlation --metric test_ece --width 0.02 -o table.tex",
+        "simtui export studies/isic2018 attention_map --run full_seed03 --image photo.jpg --head 2",
+        names=TABLE_NAMES,
     )
 )
 @click.argument("folder", type=_FOLDER)
-@click.argument("table", type=click.Choice(["runs", "heatmap", "trajectory", "forgetting", "quality"]))
+@click.argument("table", type=click.Choice(list(TABLE_NAMES)), metavar="TABLE")
 @click.option("-o", "--output", type=_FOLDER, help="The file to write.  [default: standard output]")
-@click.option("--format", "file_format", type=click.Choice(["csv"]), default="csv", show_default=True)
-@click.option("--run", "run_name", help="heatmap, quality: the run, by its name or a part of it that fits only one.")
+@click.option(
+    "--format",
+    "file_format",
+    type=click.Choice(["csv", "markdown", "latex", "parquet"]),
+    help="[default: by the file's name, .csv .md .tex .parquet; else csv]",
+)
+@click.option(
+    "--digits", type=click.IntRange(1, 17), default=4, show_default=True, help="markdown, latex: significant."
+)
+@click.option("--run", help="heatmap, quality, attention_map: the run, by its name or a part that fits only one.")
 @click.option("--epoch", type=click.IntRange(0), help="heatmap: the epoch.  [default: the last]")
-@click.option("--layer", help="trajectory: one block, such as blocks.11.  [default: the mean of all]")
+@click.option("--layer", help="One block, such as blocks.11.  [default: the mean of all]")
 @click.option("--pooling", type=click.Choice(["cls", "feat"]), default="cls", show_default=True)
 @click.option("--measure", metavar="NAME", help=f"{', '.join(MEASURES)}.  [default: the study's first]")
-def export(
-    folder: Path,
-    table: str,
-    output: Path | None,
-    file_format: str,
-    run_name: str | None,
-    epoch: int | None,
-    layer: str | None,
-    pooling: str,
-    measure: str | None,
-) -> None:
-    """Write a table of a study as CSV; notes on how to read it go to standard error."""
+@click.option(
+    "--probe",
+    type=click.Choice(["target", "origin"]),
+    default="target",
+    show_default=True,
+    help="Whose images are compared.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["backbone and method", "backbone", "method", "paradigm"]),
+    default="backbone and method",
+    show_default=True,
+    help="How runs are grouped.",
+)
+@click.option("--eta", type=float, default=0.8, show_default=True, help="space, prediction: least similarity inside.")
+@click.option(
+    "--epsilon", type=float, default=0.02, show_default=True, help="space, prediction: most divergence inside."
+)
+@click.option(
+    "--reference", metavar="RUN|ACCURACY", help="What divergence is from.  [default: each backbone's best run]"
+)
+@click.option("--metric", metavar="NAME", default="test_ece", show_default=True, help="correlation: which quality.")
+@click.option(
+    "--over",
+    type=click.Choice(["runs", "runs and epochs"]),
+    default="runs",
+    show_default=True,
+    help="correlation: one point a run at its end, or one an epoch.",
+)
+@click.option(
+    "--width",
+    type=click.FloatRange(0, 2, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="correlation: of the intervals of similarity.",
+)
+@click.option(
+    "--min-count",
+    type=click.IntRange(1),
+    default=3,
+    show_default=True,
+    help="correlation: points that an interval needs to have a mean.",
+)
+@click.option(
+    "--until", type=click.IntRange(1), default=3, show_default=True, help="prediction: last epoch to look at."
+)
+@click.option("--image", help="attention_map: an image of the set, by its id or a part of it, or any image file.")
+@click.option("--head", type=click.IntRange(0), help="attention_map: one head.  [default: the mean of all]")
+def export(folder: Path, table: str, output: Path | None, file_format: str | None, digits: int, **chosen: Any) -> None:
+    """Write a table of a study; notes on how to read it go to standard error.
+
+    Beside a file that it writes, FILE.sources.json holds the options, the notes and the digests of what it was made
+    from.
+    """
     from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
     from engine.analysis.tables import table_of
-    from engine.export import to_csv, write_csv
+    from engine.export import format_of, to_bytes, write_table
+    from engine.sources import write_sources
 
-    options = TableOptions(run_name, epoch, layer or MEAN_OF_LAYERS, pooling, measure)
-    found = table_of(_study_folder(folder), table, options)
+    chosen["layer"] = chosen["layer"] or MEAN_OF_LAYERS
+    options, study = TableOptions(**chosen), _study_folder(folder)
+    file_format = file_format or (format_of(output) if output else "csv")
+    if output is None and file_format == "parquet" and sys.stdout.isatty():
+        raise StudyError("parquet", "is not for a terminal", "add -o FILE")
+    found = table_of(study, table, options)
     for note in found.notes:
-        click.echo(f"note: {note}", err=True)
+        click.echo(f"note: {safe(note)}", err=True)
     if output is None:
-        sys.stdout.buffer.write(to_csv(found).encode("utf-8", "surrogateescape"))
+        sys.stdout.buffer.write(to_bytes(found, file_format, digits))
         return
-    write_csv(found, output)
+    write_table(found, output, file_format, digits)
+    write_sources(output, study, found, options)
     click.echo(f"wrote {len(found.rows)} rows to {safe(output)}", err=True)
 
 

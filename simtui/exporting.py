@@ -8,7 +8,7 @@ from pathlib import Path
 
 from engine.analysis.table import Table
 from engine.errors import MachineError
-from engine.export import write_csv
+from engine.export import write_table
 
 
 def export_csv(table: Table, name: str, folders: tuple[Path, ...]) -> Path:
@@ -23,7 +23,7 @@ def export_csv(table: Table, name: str, folders: tuple[Path, ...]) -> Path:
     for folder in folders:
         if os.access(folder, os.W_OK | os.X_OK):
             path = _free(folder, stem)
-            write_csv(table, path)
+            write_table(table, path)
             return path
     shown = " nor ".join(str(folder) for folder in folders)
     raise MachineError(shown, "cannot be written", "start simtui in a folder of your own")

@@ -14,18 +14,21 @@ from typing import Any
 _LOCK = threading.Lock()
 _STYLED = re.compile(r"\x1b\[([0-9;]*)m([^\x1b]*)")
 _BAND_MARKER = "hd"
-AXIS_WIDTH = 5  # the labels of the y axis (`0.40`) and its line
 
 
 @dataclass(frozen=True)
 class Series:
-    """One curve; `low` and `high` bound its band, and are equal to `mean` where there is none."""
+    """One curve; `low` and `high` bound its band, and are equal to `mean` where there is none.
+
+    `behind` are curves that take the place of the band, each `(x, y)`: the single runs of a mean.
+    """
 
     x: tuple[float, ...]
     mean: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
     marker: str = "braille"
+    behind: tuple[tuple[tuple[float, ...], tuple[float, ...]], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,11 @@ class PlotCell:
 
 
 Plot = tuple[tuple[PlotCell, ...], ...]
+
+
+def axis_width(frame: Frame) -> int:
+    """Cells that the labels of the y axis (`0.40`) and its line take."""
+    return max([len(_label(tick)) for tick in frame.y_ticks], default=0) + 1
 
 
 def plot(series: Sequence[Series], frame: Frame, width: int, height: int) -> Plot:
@@ -79,10 +87,11 @@ def _built(series: Sequence[Series], frame: Frame, width: int, height: int, of_b
     figure.axes(False, axis=0, side=1)
     figure.axes(False, axis=1, side=1)
     figure.ruler("x", "lower").lim(*frame.x_limits).ticks(list(frame.x_ticks), [f"{tick:g}" for tick in frame.x_ticks])
-    figure.ruler("y", "left").lim(*frame.y_limits).ticks(list(frame.y_ticks), [f"{tick:.2f}" for tick in frame.y_ticks])
+    figure.ruler("y", "left").lim(*frame.y_limits).ticks(list(frame.y_ticks), [_label(tick) for tick in frame.y_ticks])
     dot = (frame.y_limits[1] - frame.y_limits[0]) / (4 * max(height - 2, 1))
     for i, each in enumerate(series):
-        marker = plotext.marker(_BAND_MARKER if of_bands else each.marker, plotext.pixel((1, 0, i)))
+        of_band = "braille" if each.behind else _BAND_MARKER
+        marker = plotext.marker(of_band if of_bands else each.marker, plotext.pixel((1, 0, i)))
         if of_bands:
             _draw_band(figure, each, marker)
         else:
@@ -92,8 +101,14 @@ def _built(series: Sequence[Series], frame: Frame, width: int, height: int, of_b
     return str(figure.build().string())
 
 
+def _label(tick: float) -> str:
+    return f"{tick:.2f}" if abs(tick) < 10 else f"{tick:.0f}"
+
+
 def _draw_band(figure: Any, series: Series, marker: Any) -> None:
-    if series.low == series.high:
+    for x, y in series.behind:
+        figure.draw(figure.signal(list(x), list(y), marker=marker).lines())
+    if series.low == series.high or series.behind:
         return
     low = figure.signal(list(series.x), list(series.low), marker=marker)
     figure.draw(figure.signal(list(series.x), list(series.high), marker=marker).lines().fill(low))

@@ -10,6 +10,8 @@ from engine.analysis.options import MEAN_OF_LAYERS, By, Over, TableOptions
 from engine.runs.results import SimilarityKey
 
 Overlay = Literal["methods", "backbones", "all"]
+Band = Literal["sd", "95 %", "runs"]
+BANDS: tuple[Band, ...] = ("sd", "95 %", "runs")
 OVERLAYS: tuple[Overlay, ...] = ("methods", "backbones", "all")
 
 
@@ -30,6 +32,7 @@ class Selection:
     column: int = 0
     layer: str = MEAN_OF_LAYERS
     overlay: Overlay = "methods"
+    band: Band = "sd"
     backbone: str = ""
     method: str = ""
     by: By = "backbone and method"

@@ -11,7 +11,7 @@ from engine.analysis.trajectory import trajectory_table
 from engine.runs.record import RunRecord
 from simtui.actions import TRAJECTORIES
 from simtui.screens.view import ViewScreen, bindings_of
-from simtui.selection import OVERLAYS, after
+from simtui.selection import BANDS, OVERLAYS, after
 from simtui.views import curves
 from simtui.views.curves import CurvesView
 from simtui.views.parts import WARN, Span
@@ -96,6 +96,10 @@ class TrajectoriesScreen(ViewScreen):
         selection = self.simtui.selection
         self.simtui.select(overlay=after(OVERLAYS, selection.overlay))
 
+    def action_band(self) -> None:
+        """One standard deviation, the interval of the mean, or the single runs behind the curves."""
+        self.simtui.select(band=after(BANDS, self.simtui.selection.band))
+
     def action_step_group(self, step: int) -> None:
         """The next backbone whose methods are overlaid, or the next method."""
         found, selection = self.simtui.found(TRAJECTORIES), self.simtui.selection
@@ -111,6 +115,10 @@ class TrajectoriesScreen(ViewScreen):
     def action_measure(self) -> None:
         """The next measure."""
         self._step_key("measure")
+
+    def action_probe(self) -> None:
+        """The images of the other domain."""
+        self._step_key("probe")
 
     def _step_key(self, field: str) -> None:
         found = self.simtui.found(TRAJECTORIES)

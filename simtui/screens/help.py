@@ -6,9 +6,9 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
-from simtui.actions import ALL, FORGETTING, MAP, RUNS, TRAJECTORIES, VIEWS, Action, actions_of
+from simtui.actions import ALL, DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, VIEWS, Action, actions_of
 from simtui.safe_text import fitted
-from simtui.views import curves, forgetting, layer_map, runs
+from simtui.views import curves, distributions, forgetting, layer_map, runs, space
 from simtui.views.parts import ACCENT, DIM, STRONG, Line, Span, wrapped
 from simtui.widgets.lines import Lines
 
@@ -16,6 +16,8 @@ EXPLANATIONS = {
     RUNS: runs.EXPLANATION,
     MAP: layer_map.EXPLANATION,
     TRAJECTORIES: curves.EXPLANATION,
+    SPACE: space.EXPLANATION,
+    DISTRIBUTIONS: distributions.EXPLANATION,
     FORGETTING: forgetting.EXPLANATION,
 }
 _WIDTH = 72

@@ -106,6 +106,10 @@ class MapScreen(ViewScreen):
         """The next measure that this run has."""
         self._step_key("measure")
 
+    def action_probe(self) -> None:
+        """The images of the other domain, where this run compares them."""
+        self._step_key("probe")
+
     def action_open_trajectory(self) -> None:
         """The trajectory of the column's block: similarity over the epochs is of a block to its own origin."""
         record = self.simtui.snapshot.record(self.simtui.shown_run_id()) if self.simtui.snapshot else None

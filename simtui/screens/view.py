@@ -14,7 +14,7 @@ from textual.widget import Widget
 
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
-from simtui.actions import VIEWS, actions_of, footer_of
+from simtui.actions import SHORT_VIEWS, VIEWS, actions_of, footer_of
 from simtui.safe_text import fitted, safe
 from simtui.views.parts import ACCENT, DIM, ERROR, KEY, STRONG, Line, Span, line, line_width, wrapped
 from simtui.views.progress import progress_line
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from simtui.app import SimtuiApp
 
 MIN_WIDTH, MIN_HEIGHT = 60, 20
+_TABS_START = " simtui  "
+_MIN_NAME_WIDTH = 12
 
 
 def bindings_of(view: str) -> list[BindingType]:
@@ -148,21 +150,26 @@ class ViewScreen(Screen[None]):
                 if start <= event.x < end:
                     self.simtui.action_view(view)
 
+    def _tab_titles(self) -> dict[str, str]:
+        """What is written for each view: its name, or a short one where not all names fit."""
+        padded = {view: f" {i} {title} " for i, (view, title) in enumerate(VIEWS.items(), start=1)}
+        if len(_TABS_START) + sum(map(len, padded.values())) + _MIN_NAME_WIDTH <= self.size.width:
+            return padded
+        return {view: f" {i} {SHORT_VIEWS[view]}" for i, view in enumerate(VIEWS, start=1)}
+
     def _tab_places(self) -> dict[str, tuple[int, int]]:
-        places, x = {}, 9
-        for view, title in VIEWS.items():
-            places[view] = (x, x + len(title) + 4)
-            x += len(title) + 4
+        places, x = {}, len(_TABS_START)
+        for view, title in self._tab_titles().items():
+            places[view] = (x, x + len(title))
+            x += len(title)
         return places
 
     def _tabs(self, width: int) -> Line:
-        spans = [Span(" simtui  ", STRONG)]
-        for i, (view, title) in enumerate(VIEWS.items(), start=1):
-            is_here = view == self.VIEW
-            spans.append(Span(f" {i} {title} ", KEY if is_here else DIM))
+        spans = [Span(_TABS_START, STRONG)]
+        spans += [Span(title, KEY if view == self.VIEW else DIM) for view, title in self._tab_titles().items()]
         name, mark = self.simtui.study_title
-        room = width - line_width(spans) - 2
-        shown = name if cell_len(name) <= room - len(mark) else fitted(name, room - len(mark))
+        room = max(width - line_width(spans) - 2, 0)
+        shown = name if cell_len(name) <= room - len(mark) else fitted(name, max(room - len(mark), 0))
         spans.append(Span(fitted(shown + mark, room + 1, "right"), DIM))
         return tuple(spans)
 

@@ -16,14 +16,15 @@ from simtui.analyses import Found
 from simtui.palette import curve_color, curve_letter
 from simtui.plotting import Frame, Series
 from simtui.safe_text import fitted, safe, short_names
-from simtui.selection import Selection
+from simtui.selection import Band, Selection
 from simtui.views.layer_map import POOLINGS, measure_name
-from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count, line, spread
+from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count, figure, line, spread
 
 EXPLANATION = (
     "Similarity of a block to the same block of the pre-trained model (left) and test accuracy (right; AUROC where an "
-    "image may have several labels) at every epoch. The line is the mean over the seeds, the band one standard "
-    "deviation to each side; n says how many seeds. Epoch 0 is the model before training, with an untrained head."
+    "image may have several labels) at every epoch. The line is the mean over the seeds; s turns the band from one "
+    "standard deviation to the 95 % interval of the mean (bootstrap) and to the single runs. Epoch 0 is the model "
+    "before training, with an untrained head."
 )
 _NO_SPREAD = Spread(None, None, 0)
 
@@ -85,7 +86,7 @@ def curves_view(
     names = _names(shown, found.value, selection)
     score = shown[0].score.label
     panels = [
-        _panel(title, [getattr(each, field) for each in shown], n_epochs, is_colorless)
+        _panel(title, [getattr(each, field) for each in shown], n_epochs, selection.band, is_colorless)
         for title, field in ((measure_name(key), "similarity"), (f"test {score}", "accuracy"))
     ]
     return CurvesView(
@@ -95,16 +96,20 @@ def curves_view(
         names,
         epoch,
         n_epochs,
-        _control(found, selection, epoch, n_epochs),
+        _control(found, key, selection, epoch, n_epochs),
         _summary(shown, names, key, selection.layer, epoch),
     )
 
 
 def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Line, ...]:
     """One line a curve: its mark, its name, and its figures at the epoch under the cursor."""
-    title, score = f"at epoch {view.epoch}", f"{view.shown[0].score.label} ± sd"
-    name_width = min(max(len(name) for name in (title, *view.names)), max(width - 52, len(title)))
-    head = line(Span(f"    {fitted(title, name_width)}  {'similarity ± sd':<15}  {score:<15}  seeds", DIM))
+    title, label = f"at epoch {view.epoch}", view.shown[0].score.label
+    is_wide = width >= 100
+    cell_width, tail = (30, " ± sd [95 %]") if is_wide else (15, " ± sd")
+    room = width - 22 - 2 * cell_width
+    name_width = min(max(len(name) for name in (title, *view.names)), max(room, len(title)))
+    titles = f"{'similarity' + tail:<{cell_width}}  {label + tail:<{cell_width}}"
+    head = line(Span(f"    {fitted(title, name_width)}  {titles}  seeds", DIM))
     lines = [head]
     for i, (each, name) in enumerate(zip(view.shown, view.names, strict=True)):
         similarity, accuracy = (at_epoch(curve, view.epoch) for curve in (each.similarity, each.accuracy))
@@ -113,12 +118,18 @@ def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Li
             line(
                 Span(mark, color="" if is_colorless else curve_color(i)),
                 f" {fitted(name, name_width)}  ",
-                Span(f"{spread(similarity):<15}", STRONG),
-                f"  {spread(accuracy):<15}  ",
+                Span(f"{_figures(similarity, is_wide):<{cell_width}}", STRONG),
+                f"  {_figures(accuracy, is_wide):<{cell_width}}  ",
                 Span(f"n = {max(similarity.n, accuracy.n)}", DIM),
             )
         )
     return tuple(lines)
+
+
+def _figures(found: Spread, with_interval: bool) -> str:
+    if not with_interval or found.low is None:
+        return spread(found)
+    return f"{spread(found)} [{figure(found.low)}, {figure(found.high)}]"
 
 
 def warnings(found: Found, records: Sequence[RunRecord], key: SimilarityKey) -> tuple[str, ...]:
@@ -144,9 +155,12 @@ def _names(shown: Sequence[Trajectory], found: Sequence[Trajectory], selection: 
     return tuple(f"{safe(short[each.backbone])}, {each.method}" for each in shown)
 
 
-def _panel(title: str, curves: Sequence[Curve], n_epochs: int, is_colorless: bool) -> Panel:
-    series = tuple(_series(curve, curve_letter(i) if is_colorless else "braille") for i, curve in enumerate(curves))
-    values = [value for each in series for value in (*each.low, *each.high)] or [0.0, 1.0]
+def _panel(title: str, curves: Sequence[Curve], n_epochs: int, band: Band, is_colorless: bool) -> Panel:
+    series = tuple(
+        _series(curve, band, curve_letter(i) if is_colorless else "braille") for i, curve in enumerate(curves)
+    )
+    behind = (value for each in series for _, y in each.behind for value in y)
+    values = [*behind, *(value for each in series for value in (*each.low, *each.high))] or [0.0, 1.0]
     # A step of 0.1 keeps the axis still while a running study adds epochs; it never leaves a curve outside.
     low, high = math.floor(min(values) * 10 + 1e-9) / 10, math.ceil(max(values) * 10 - 1e-9) / 10
     if high - low < 0.2:
@@ -159,23 +173,40 @@ def _panel(title: str, curves: Sequence[Curve], n_epochs: int, is_colorless: boo
     return Panel(title, series, Frame((0.0, float(last)), (low, high), x_ticks, y_ticks))
 
 
-def _series(curve: Curve, marker: str) -> Series:
-    """The epochs that have a mean; an epoch of one seed has no band."""
+def _series(curve: Curve, band: Band, marker: str) -> Series:
+    """The epochs that have a mean, and what lies behind them; an epoch of one seed has no band."""
     points = [
-        (float(epoch), each.mean, each.sd or 0.0)
+        (float(epoch), each.mean, *_bounds(each, band))
         for epoch, each in zip(curve.epochs, curve.spreads, strict=True)
         if each.mean is not None
     ]
     return Series(
-        tuple(x for x, _, _ in points),
-        tuple(mean for _, mean, _ in points),
-        tuple(mean - sd for _, mean, sd in points),
-        tuple(mean + sd for _, mean, sd in points),
+        tuple(x for x, *_ in points),
+        tuple(mean for _, mean, _, _ in points),
+        tuple(low for _, _, low, _ in points),
+        tuple(high for _, _, _, high in points),
         marker,
+        tuple(_single(run) for run in curve.runs) if band == "runs" else (),
     )
 
 
-def _control(found: Found, selection: Selection, epoch: int, n_epochs: int) -> Line:
+def _bounds(spread: Spread, band: Band) -> tuple[float, float]:
+    """The lower and upper end of the band at one epoch."""
+    mean = spread.mean or 0.0
+    if band == "95 %" and spread.low is not None and spread.high is not None:
+        return spread.low, spread.high
+    if band == "sd" and spread.sd is not None:
+        return mean - spread.sd, mean + spread.sd
+    return mean, mean
+
+
+def _single(run: Sequence[float | None]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The epochs at which one run has a value, and its values."""
+    points = [(float(epoch), value) for epoch, value in enumerate(run) if value is not None]
+    return tuple(x for x, _ in points), tuple(y for _, y in points)
+
+
+def _control(found: Found, key: SimilarityKey, selection: Selection, epoch: int, n_epochs: int) -> Line:
     layers = found.data.layers
     place = f" ({layers.index(selection.layer) + 1} of {len(layers)})" if selection.layer in layers else ""
     fixed = fixed_group(found.value, selection)
@@ -184,6 +215,8 @@ def _control(found: Found, selection: Selection, epoch: int, n_epochs: int) -> L
     return (
         Span(" layer ", DIM), Span(safe(selection.layer) + place, ACCENT),
         Span("   epoch ", DIM), Span(f"{epoch} of {n_epochs - 1}", ACCENT),
+        Span("   band ", DIM), Span({"sd": "± sd"}.get(selection.band, selection.band), ACCENT),
+        Span("   images ", DIM), Span(safe(key.probe), ACCENT),
         Span("   overlay ", DIM), Span(over + (safe(fixed) if selection.overlay != "all" else ""), ACCENT),
     )  # fmt: skip
 

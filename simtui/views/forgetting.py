@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.analysis.estimators import caution, label_of, short_of
-from engine.analysis.forgetting import NO_ORIGIN, PROTOCOL, SCRATCH, forgetting_table
+from engine.analysis.forgetting import NO_ORIGIN, PROTOCOL, SCRATCH, forgetting_of_records
 from engine.analysis.score import Score, score_in
 from engine.analysis.table import Cell, Table
 from simtui.reader import Snapshot
@@ -18,7 +18,7 @@ EXPLANATION = (
 
 def table(snapshot: Snapshot) -> Table:
     """The engine's table, as it is exported."""
-    return forgetting_table(snapshot.records)
+    return forgetting_of_records(snapshot.records)
 
 
 def sheet(found: Table) -> Sheet:

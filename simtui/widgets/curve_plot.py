@@ -9,12 +9,13 @@ from rich.style import Style
 from textual.strip import Strip
 
 from simtui.palette import curve_color, mixed
-from simtui.plotting import AXIS_WIDTH, Plot, PlotCell, plot
+from simtui.plotting import Plot, PlotCell, axis_width, plot
 from simtui.views.curves import Panel
 from simtui.views.parts import DIM, NORMAL, STRONG, Span
 from simtui.widgets.drawn import Drawn
 
 _BAND_SHARE = 0.3
+_RUNS_SHARE = 0.5
 _MARK, _MARK_SHARE = "#ffffff", 0.16
 _MARK_GROUND = "#808080"
 _TITLE_LINES = 1
@@ -63,12 +64,18 @@ class CurvePlot(Drawn):
         """Without colour a band is a light shade, so that it is no curve."""
         return "░" if self._is_colorless and cell.band is not None and cell.curve is None else cell.text
 
+    @property
+    def _shows_runs(self) -> bool:
+        """Whether single runs lie behind the curves, which fill no cell."""
+        return self._panel is not None and any(each.behind for each in self._panel.series)
+
     def _mark_column(self, width: int) -> int:
         """The column of the epoch: plotext puts the first and the last x into the first and the last column."""
         assert self._panel is not None
         first, last = self._panel.frame.x_limits
-        canvas = width - AXIS_WIDTH
-        return AXIS_WIDTH + round((self._epoch - first) / (last - first) * (canvas - 1))
+        left = axis_width(self._panel.frame)
+        canvas = width - left
+        return left + round((self._epoch - first) / (last - first) * (canvas - 1))
 
     def _look(self, curve: int | None, band: int | None, is_marked: bool) -> Style:
         """A curve in its colour on the ground of the band it crosses; a band in a shade of its colour."""
@@ -77,8 +84,10 @@ class CurvePlot(Drawn):
         ground = self.background_colors[1].hex6.lower()
         under = mixed(_MARK, ground, _MARK_SHARE) if is_marked else ""
         if curve is not None:
-            on_band = mixed(curve_color(band), ground, _BAND_SHARE) if band is not None else ""
+            is_filled = band is not None and not self._shows_runs
+            on_band = mixed(curve_color(band or 0), ground, _BAND_SHARE) if is_filled else ""
             return self.look(NORMAL, curve_color(curve), under or on_band)
         if band is not None:
-            return self.look(NORMAL, mixed(curve_color(band), ground, _BAND_SHARE), under)
+            share = _RUNS_SHARE if self._shows_runs else _BAND_SHARE
+            return self.look(NORMAL, mixed(curve_color(band), ground, share), under)
         return self.look(DIM, ground=under)

@@ -1,0 +1,91 @@
+"""The space view: every run by similarity and accuracy divergence, with thresholds that move."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+from textual.containers import Horizontal
+
+from engine.analysis.table import Table
+from engine.measures.table import MEASURES
+from simtui.actions import MAP, SPACE
+from simtui.analyses import Found
+from simtui.screens.analysis import AnalysisScreen
+from simtui.screens.view import bindings_of
+from simtui.views import scatter, space
+from simtui.views.space import SpaceView
+from simtui.widgets.lines import Lines
+from simtui.widgets.scatter_plot import ScatterPlot
+
+_ETA_STEP, _EPSILON_STEP = 0.01, 0.005
+
+
+class SpaceScreen(AnalysisScreen):
+    """A scatter plot, the counts inside, and the run under the cursor."""
+
+    VIEW = SPACE
+    BINDINGS = bindings_of(SPACE)
+
+    def compose_data(self) -> ComposeResult:
+        """Thresholds, plot and counts, legend, warning, readout."""
+        self._shown: SpaceView | None = None
+        yield Lines(id="control")
+        with Horizontal(id="plots"):
+            yield ScatterPlot("scatter", self.simtui.is_colorless)
+            yield Lines(id="counts")
+        yield Lines(id="legend")
+        yield Lines(id="warning")
+        yield Lines(id="detail")
+
+    def show_found(self, found: Found) -> str:
+        """The space that the thresholds cut."""
+        selection = self.simtui.selection
+        view = space.space_view(found, selection, self.simtui.shown_run_id(), self.simtui.is_colorless)
+        self._shown = view
+        if view is None:
+            return self.nothing("No run is done yet.", "A run has its place in the space when it has ended.")
+        self.lines("control").show([view.control])
+        self.query_one(ScatterPlot).show(view.scatter)
+        self.lines("counts").show(view.counts)
+        self.lines("legend").show([view.legend])
+        self.show_warnings(view.warnings)
+        self.lines("detail").styles.height = len(view.readout)
+        self.lines("detail").show(view.readout)
+        return view.summary
+
+    def table(self) -> Table | None:
+        """Every run with its place."""
+        if self._shown is None or self.data is None:
+            return None
+        return space.table(self.data, self.simtui.selection.options(self.simtui.key))
+
+    def export_name(self) -> str:
+        """The layer and the thresholds."""
+        selection = self.simtui.selection
+        return f"{selection.layer}-eta{selection.eta:.2f}-epsilon{selection.epsilon:.3f}"
+
+    def action_move(self, where: str) -> None:
+        """The next run in a direction."""
+        if self._shown:
+            plot = self._shown.scatter
+            self.simtui.select(run_id=scatter.nearest(plot.points, plot.cursor, where, plot.frame))
+
+    def action_step_eta(self, step: int) -> None:
+        """Moves η by a hundredth."""
+        low, high = MEASURES[self.simtui.key.measure].range
+        eta = round(self.simtui.selection.eta + step * _ETA_STEP, 6)
+        self.simtui.select(eta=min(max(eta, low), high))
+
+    def action_step_epsilon(self, step: int) -> None:
+        """Moves ε by half a hundredth."""
+        epsilon = round(self.simtui.selection.epsilon + step * _EPSILON_STEP, 6)
+        self.simtui.select(epsilon=min(max(epsilon, 0.0), 1.0))
+
+    def action_open_map(self) -> None:
+        """The map of the run under the cursor."""
+        if self._shown:
+            self.simtui.select(run_id=self._shown.scatter.cursor)
+            self.simtui.action_view(MAP)
+
+    def on_scatter_plot_point_chosen(self, message: ScatterPlot.PointChosen) -> None:
+        """A click on a point selects its run."""
+        self.simtui.select(run_id=message.key)
