@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 RUNS, MAP, TRAJECTORIES, SPACE = "runs", "map", "trajectories", "space"
 DISTRIBUTIONS, CORRELATION, FORGETTING, ATTENTION = "distributions", "correlation", "forgetting", "attention"
+LAYERS = "layers"  # a part of the trajectories view
 VIEWS = {
     RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Trajectories", SPACE: "Space", DISTRIBUTIONS: "Distributions",
     CORRELATION: "Correlation", FORGETTING: "Forgetting", ATTENTION: "Attention",
@@ -57,6 +58,7 @@ ACTIONS = (
     Action("step_epsilon(-1)", ("left_curly_bracket",), "{", "", "lower ε", (SPACE,)),
     Action("step_epsilon(1)", ("right_curly_bracket",), "}", "", "raise ε", (SPACE,)),
     Action("overlay", ("v",), "v", "group", "overlay methods, backbones or all", (TRAJECTORIES,)),
+    Action("profile", ("d",), "d", "layers", "layer profile: how far each layer moved, and when", (TRAJECTORIES,)),
     Action("band", ("s",), "s", "band", "band: ± sd, 95 % of the mean, single runs", (TRAJECTORIES,)),
     Action("step_group(1)", ("n",), "n", "next", "next backbone (or method)", (TRAJECTORIES,)),
     Action("step_group(-1)", ("N",), "N", "", "previous backbone (or method)", (TRAJECTORIES,)),

@@ -10,7 +10,7 @@ from typing import Any
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import StudyData
 from engine.errors import SimtuiError
-from simtui.actions import DISTRIBUTIONS, SPACE, TRAJECTORIES
+from simtui.actions import DISTRIBUTIONS, FORGETTING, LAYERS, SPACE, TRAJECTORIES
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ def found_of(view: str, data: StudyData, options: TableOptions) -> Found:
 # By name, and loaded by the first view that asks: scipy and what else they need takes longer to load than the app.
 ANALYSES: Mapping[str, tuple[str, str]] = {
     TRAJECTORIES: ("trajectory", "trajectories"),
+    LAYERS: ("layer_profile", "layer_profiles"),
     SPACE: ("space", "space"),
+    FORGETTING: ("forgetting", "forgetting_table"),
     DISTRIBUTIONS: ("distribution", "distributions"),
 }

@@ -129,8 +129,10 @@ class SimtuiApp(App[None]):
 
     def show(self) -> None:
         """Asks the reader for what the view in front needs, and brings it up to date with what is there."""
+        view = self.get_screen(self._view)
+        wanted = view.slot if isinstance(view, ViewScreen) else ""
         for slot in (MAP, *ANALYSES):
-            self._reader.watch(slot, self._question(slot) if slot == self._view else None)
+            self._reader.watch(slot, self._question(slot) if slot == wanted else None)
         if isinstance(self.screen, ViewScreen):
             self.screen.show()
 

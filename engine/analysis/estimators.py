@@ -30,7 +30,8 @@ def caution(record: RunRecord, measure: str, probe: str = "target") -> str:
     """Why a similarity of this run says too much (`linear CKA (biased) is inflated: …`); empty where it does not."""
     provenance = record.provenance
     n, d = provenance.n_probe if probe == "target" else provenance.n_origin_probe, provenance.n_features
-    return MEASURES[measure].caution(n, d) or "" if measure in MEASURES and n and d else ""
+    said = MEASURES[measure].caution(n, d) if measure in MEASURES and n and d else None
+    return f"{said} on the {probe} images" if said and probe != "target" else said or ""
 
 
 def measures_of(records: Iterable[RunRecord]) -> tuple[str, ...]:

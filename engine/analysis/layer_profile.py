@@ -22,6 +22,7 @@ _NOTES = (
     "steepest_epoch: the epoch that took the most",
     bootstrap.NOTE,
 )
+_TINY = 1e-6  # below it, float32 tells nothing apart
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _profile(names: tuple[str, ...], runs: Sequence[RunData], key: SimilarityKey
     low, high = (ends.reshape(3, -1) for ends in intervals)
     is_defined = np.isfinite(drops)
     filled = np.where(is_defined, drops, -np.inf)
-    is_most = is_defined & (filled == filled.max(axis=1, keepdims=True))
+    is_most = (filled > _TINY) & (filled == filled.max(axis=1, keepdims=True))
     curves = tuple(curve_of(list(values[:, :, layer])) for layer in range(values.shape[2]))
     moves = []
     for i, layer in enumerate(runs[0].layers):
@@ -145,7 +146,7 @@ def _when(curve: Curve) -> tuple[float | None, int | None]:
         return None, None
     lost = means[0] - means
     half = lost.max() / 2
-    if half <= 1e-6:  # below what float32 tells apart
+    if 2 * half <= _TINY:
         return None, None
     after = int(np.argmax(lost >= half))
     part = (half - lost[after - 1]) / (lost[after] - lost[after - 1])

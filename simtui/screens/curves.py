@@ -5,16 +5,19 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
+from engine.analysis.layer_profile import layers_table
 from engine.analysis.options import MEAN_OF_LAYERS
 from engine.analysis.table import Table
 from engine.analysis.trajectory import trajectory_table
+from engine.errors import SimtuiError
 from engine.runs.record import RunRecord
-from simtui.actions import TRAJECTORIES
+from simtui.actions import LAYERS, TRAJECTORIES
 from simtui.screens.view import ViewScreen, bindings_of
 from simtui.selection import BANDS, OVERLAYS, after
-from simtui.views import curves
+from simtui.views import curves, layer_profile
 from simtui.views.curves import CurvesView
-from simtui.views.parts import WARN, Span
+from simtui.views.layer_profile import ProfileRow
+from simtui.views.parts import WARN, Span, wrapped_line
 from simtui.widgets.curve_plot import CurvePlot
 from simtui.widgets.lines import Lines
 
@@ -23,20 +26,62 @@ class TrajectoriesScreen(ViewScreen):
     """Curves with bands, and their figures at one epoch."""
 
     VIEW = TRAJECTORIES
+    _is_profile = False
     BINDINGS = bindings_of(TRAJECTORIES)
 
     def compose_data(self) -> ComposeResult:
         """What is shown, the two plots, and the legend with its figures."""
         self._shown: CurvesView | None = None
+        self._cursor = 0
+        self._rows: tuple[ProfileRow, ...] = ()
         yield Lines(id="control")
+        yield Lines(id="profile")
         with Horizontal(id="plots"):
             yield CurvePlot("similarity", self.simtui.is_colorless)
             yield CurvePlot("accuracy", self.simtui.is_colorless)
         yield Lines(id="warning")
         yield Lines(id="legend")
 
+    @property
+    def slot(self) -> str:
+        """The curves, or the layer profile."""
+        return LAYERS if self._is_profile else TRAJECTORIES
+
     def show_data(self) -> str | None:
-        """The curves that the selection asks for, or why there are none."""
+        """The curves or the profile that the selection asks for, or why there are none."""
+        self.set_class(self._is_profile, "-profile")
+        return self._show_profile() if self._is_profile else self._show_curves()
+
+    def _show_profile(self) -> str | None:
+        found = self.simtui.found(LAYERS)
+        if found is None:
+            return None if self._rows else self.nothing("reading …")
+        if isinstance(found.value, SimtuiError):
+            return self.failed(found.value)
+        key = self.simtui.key
+        self._rows = layer_profile.profile_rows(found.value)
+        if not self._rows:
+            return self.nothing("No run is done yet.", "The layer profile is made from runs that have ended.")
+        self._cursor = min(self._cursor, len(self._rows) - 1)
+        self.lines("control").show([curves.profile_control(key)])
+        warnings = curves.warnings(found, found.data.records, key)
+        self._show_warnings(warnings)
+        self.lines("legend").styles.height = 2
+        self.lines("legend").show(wrapped_line(layer_profile.readout(self._rows[self._cursor]), self.size.width - 1))
+        self.call_after_refresh(self._draw_profile)
+        return layer_profile.summary(found.value)
+
+    def _draw_profile(self) -> None:
+        area, app = self.lines("profile"), self.simtui
+        width, height = area.size
+        area.show(layer_profile.profile_lines(self._rows, self._cursor, width, height, app.is_colorless, app.is_256))
+
+    def _show_warnings(self, warnings: tuple[str, ...]) -> None:
+        self.lines("warning").set_class(bool(warnings), "-shown")
+        self.lines("warning").styles.height = len(warnings)
+        self.lines("warning").show([(Span(f" ! {each}", WARN),) for each in warnings])
+
+    def _show_curves(self) -> str | None:
         found = self.simtui.found(TRAJECTORIES)
         if found is None:
             return None if self._shown else self.nothing("reading …")
@@ -53,14 +98,19 @@ class TrajectoriesScreen(ViewScreen):
         legend = curves.legend(view, self.size.width, self.simtui.is_colorless)
         self.lines("legend").styles.height = len(legend)
         self.lines("legend").show(legend)
-        warnings = curves.warnings(found, self._records(), self.simtui.key)
-        self.lines("warning").set_class(bool(warnings), "-shown")
-        self.lines("warning").styles.height = len(warnings)
-        self.lines("warning").show([(Span(f" ! {each}", WARN),) for each in warnings])
+        self._show_warnings(curves.warnings(found, self._records(), self.simtui.key))
         return view.summary
 
     def table(self) -> Table | None:
-        """The curves in sight, at every epoch."""
+        """The curves or the profile in sight."""
+        if self._is_profile:
+            layers = self.simtui.found(LAYERS)
+            has_rows = layers is not None and bool(self._rows)
+            return (
+                layers_table(layers.data, self.simtui.selection.options(self.simtui.key))
+                if layers and has_rows
+                else None
+            )
         found, key = self.simtui.found(TRAJECTORIES), self.simtui.key
         if not self._shown or not found:
             return None
@@ -79,6 +129,10 @@ class TrajectoriesScreen(ViewScreen):
 
     def action_move(self, where: str) -> None:
         """The next or the previous layer; before the first one stands the mean of all."""
+        if self._is_profile:
+            self._cursor = min(max(self._cursor + (1 if where == "down" else -1), 0), max(len(self._rows) - 1, 0))
+            self.show()
+            return
         found = self.simtui.found(TRAJECTORIES)
         if found and found.data.layers:
             layers = [MEAN_OF_LAYERS, *found.data.layers]
@@ -95,6 +149,11 @@ class TrajectoriesScreen(ViewScreen):
         """Methods of one backbone, backbones with one method, or all."""
         selection = self.simtui.selection
         self.simtui.select(overlay=after(OVERLAYS, selection.overlay))
+
+    def action_profile(self) -> None:
+        """Between the curves and the layer profile."""
+        self._is_profile = not self._is_profile
+        self.simtui.show()
 
     def action_band(self) -> None:
         """One standard deviation, the interval of the mean, or the single runs behind the curves."""

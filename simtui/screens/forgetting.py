@@ -6,13 +6,15 @@ from textual.app import ComposeResult
 
 from engine.analysis.table import Table
 from simtui.actions import FORGETTING
-from simtui.screens.view import ViewScreen, bindings_of
+from simtui.analyses import Found
+from simtui.screens.analysis import AnalysisScreen
+from simtui.screens.view import bindings_of
 from simtui.views import forgetting
 from simtui.widgets.grid import Grid
 from simtui.widgets.lines import Lines
 
 
-class ForgettingScreen(ViewScreen):
+class ForgettingScreen(AnalysisScreen):
     """The table of forgetting, with the notes without which it could mislead."""
 
     VIEW = FORGETTING
@@ -26,11 +28,10 @@ class ForgettingScreen(ViewScreen):
         yield Lines(id="notes")
         yield Lines(id="detail")
 
-    def show_data(self) -> str:
+    def show_found(self, answer: Found) -> str:
         """The table over the runs that are done."""
-        snapshot = self.simtui.snapshot
-        assert snapshot is not None
-        found = forgetting.table(snapshot)
+        snapshot, found = self.simtui.snapshot, answer.value
+        assert snapshot is not None and isinstance(found, Table)
         self._table = found if found.rows else None
         if not found.rows:
             return self.nothing("No run is done yet.", "Forgetting is measured when a run has ended.")

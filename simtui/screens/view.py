@@ -47,6 +47,11 @@ class ViewScreen(Screen[None]):
         """The app, which holds what all views share."""
         return cast("SimtuiApp", self.app)
 
+    @property
+    def slot(self) -> str:
+        """What the reader is asked for while this view is in front."""
+        return self.VIEW
+
     def compose(self) -> ComposeResult:
         """The frame around the data."""
         yield Lines(id="tabs")

@@ -221,6 +221,15 @@ def _control(found: Found, key: SimilarityKey, selection: Selection, epoch: int,
     )  # fmt: skip
 
 
+def profile_control(key: SimilarityKey) -> Line:
+    """What the layer profile is of."""
+    return line(
+        Span(" profile of ", DIM), Span(measure_name(key), ACCENT),
+        Span("   images ", DIM), Span(safe(key.probe), ACCENT),
+        Span("   d: curves", DIM),
+    )  # fmt: skip
+
+
 def _summary(shown: Sequence[Trajectory], names: Sequence[str], key: SimilarityKey, layer: str, epoch: int) -> str:
     """What is most alike and least alike at this epoch, and what that bought."""
     where = "averaged over the blocks" if layer == MEAN_OF_LAYERS else f"of {safe(layer)}"

@@ -2,31 +2,47 @@
 
 from __future__ import annotations
 
-from engine.analysis.estimators import caution, label_of, short_of
-from engine.analysis.forgetting import NO_ORIGIN, PROTOCOL, SCRATCH, forgetting_of_records
+from engine.analysis.estimators import caution, short_of
+from engine.analysis.forgetting import NO_ORIGIN, NO_ORIGIN_PROBE, PROTOCOL, SCRATCH
 from engine.analysis.score import Score, score_in
 from engine.analysis.table import Cell, Table
 from simtui.reader import Snapshot
 from simtui.safe_text import safe, short_names
-from simtui.views.parts import DIM, NO_VALUE, STRONG, WARN, Column, Line, Row, Sheet, Span, figure, line, wrapped
+from simtui.views.parts import (
+    DIM,
+    NO_VALUE,
+    NORMAL,
+    STRONG,
+    WARN,
+    Column,
+    Line,
+    Row,
+    Sheet,
+    Span,
+    figure,
+    line,
+    wrapped,
+)
 
 EXPLANATION = (
     "k-NN accuracy on the origin domain, which the backbone was pre-trained on, before and after fine-tuning: mean ± "
-    "sd over the n seeds of each backbone and method. A drop above 0 is forgetting. A dash as sd: one seed only."
+    "sd over the n seeds of each group; b groups by backbone, method or paradigm. A drop above 0 is forgetting. A dash "
+    "as sd: one seed only."
 )
 
 
-def table(snapshot: Snapshot) -> Table:
-    """The engine's table, as it is exported."""
-    return forgetting_of_records(snapshot.records)
-
-
 def sheet(found: Table) -> Sheet:
-    """One row a backbone and method."""
-    short = short_names([str(name) for name in found.column("backbone")])
-    similarity, score = similarity_of(found), score_in(found.columns)
+    """One row a group; the columns that name it are those of the table."""
+    short = short_names([str(name) for name in found.column("backbone")]) if "backbone" in found.columns else {}
+    similarity, score, named = similarity_of(found), score_in(found.columns), names_of(found)
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    return Sheet(_columns(similarity, score), tuple(_row(row, short, similarity, score) for row in rows))
+    shown = tuple(_row(row, named, short, similarity, score) for row in rows)
+    return Sheet(_columns(named, similarity, score), shown)
+
+
+def names_of(found: Table) -> tuple[str, ...]:
+    """The columns that name a group."""
+    return found.columns[: found.columns.index("n_seeds")]
 
 
 def similarity_of(found: Table) -> str:
@@ -40,19 +56,20 @@ def summary(found: Table, snapshot: Snapshot) -> str:
     if not found.rows:
         return "No run is done yet; forgetting is measured when a run ends."
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
-    measured = [row for row in rows if row["drop_mean"] is not None and row["method"] != "scratch"]
+    measured = [row for row in rows if row["drop_mean"] is not None and row.get("method") != "scratch"]
     if not measured:
         return "Origin k-NN has not been measured." if snapshot.has_origin else "This study has no origin set."
     measured.sort(key=lambda row: float(row["drop_mean"] or 0.0))
-    most, least = measured[-1], measured[0]
+    most, least, named = measured[-1], measured[0], names_of(found)
     if most is least:
-        return f"Origin k-NN of {_phrase(most)}."
-    return f"Origin k-NN drops most for {_phrase(most)}; least for {_phrase(least)}."
+        return f"Origin k-NN of {_phrase(most, named)}."
+    return f"Origin k-NN drops most for {_phrase(most, named)}; least for {_phrase(least, named)}."
 
 
 def notes(found: Table, snapshot: Snapshot, width: int) -> tuple[Line, ...]:
     """What must be known so that no figure misleads."""
-    said = tuple(note for note in found.notes if note in (PROTOCOL, NO_ORIGIN, SCRATCH))
+    known = (PROTOCOL, NO_ORIGIN, NO_ORIGIN_PROBE, SCRATCH)
+    said = tuple(note for note in found.notes if note in known or note.startswith(("by ", "left out")))
     measure = similarity_of(found).removesuffix("_cls")
     said += tuple(dict.fromkeys(each for record in snapshot.records if (each := caution(record, measure))))[:1]
     if any(record.provenance.origin_is_synthetic for record in snapshot.records):
@@ -63,50 +80,60 @@ def notes(found: Table, snapshot: Snapshot, width: int) -> tuple[Line, ...]:
 
 def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
     """All figures of one row, whatever the table had to leave out."""
-    row = next((dict(zip(found.columns, row, strict=True)) for row in found.rows if _key(row) == key), None)
+    named = names_of(found)
+    row = next(
+        (dict(zip(found.columns, row, strict=True)) for row in found.rows if _key(row[: len(named)]) == key), None
+    )
     if row is None:
         return ()
     measure, score = similarity_of(found).removesuffix("_cls"), score_in(found.columns)
+    interval = f" [{figure(row['drop_low'])}, {figure(row['drop_high'])}]" if row["drop_low"] is not None else ""
     return (
         line(
-            Span(safe(row["backbone"]), STRONG),
-            f" ({safe(row['paradigm'])}) · {row['method']} · n = {row['n_seeds']}",
+            Span(safe(row[named[0]]), STRONG),
+            "".join(f" · {safe(row[name])}" for name in named[1:]),
+            f" · n = {row['n_seeds']}",
         ),
         line(
-            Span("drop ", DIM), f"{_pair(row, 'drop')} ({_percent(row)} %)",
+            Span("drop ", DIM), f"{_pair(row, 'drop')}{interval} ({_percent(row)} %)",
             Span(f" · {score.label} ", DIM), _pair(row, score.metric),
         ),
         line(
-            Span(f"{label_of(measure)} CLS ", DIM), _pair(row, f"{measure}_cls"),
-            Span(" · Feat ", DIM), _pair(row, f"{measure}_feat"),
+            Span(f"{short_of(measure)} CLS ", DIM), _pair(row, f"{measure}_cls"),
+            Span(" Feat ", DIM), _pair(row, f"{measure}_feat"),
+            Span(" · origin ", DIM), _pair(row, f"{measure}_cls_origin"),
         ),
     )  # fmt: skip
 
 
-def _columns(similarity: str, score: Score) -> tuple[Column, ...]:
+def _columns(named: tuple[str, ...], similarity: str, score: Score) -> tuple[Column, ...]:
+    names = {
+        "backbone": Column("backbone", shrinks_to=12),
+        "paradigm": Column("paradigm", rank=0 if named == ("paradigm",) else 2),
+        "method": Column("method"),
+    }
+    short = short_of(similarity.removesuffix("_cls"))
     return (
-        Column("backbone", shrinks_to=12),
-        Column("paradigm", rank=2),
-        Column("method"),
+        *(names[name] for name in named),
         Column("n", "right"),
         Column("k-NN before", "right"),
         Column("k-NN after", "right"),
         Column("drop", "right"),
         Column("drop in %", "right", rank=5),
         Column(score.label, "right", rank=3),
-        Column(short_of(similarity.removesuffix("_cls")), "right", rank=4),
+        Column(short, "right", rank=4),
+        Column(f"{short}, origin", "right", rank=6),
     )
 
 
-def _row(row: dict[str, Cell], short: dict[str, str], similarity: str, score: Score) -> Row:
+def _row(row: dict[str, Cell], named: tuple[str, ...], short: dict[str, str], similarity: str, score: Score) -> Row:
     drop = row["drop_mean"]
-    is_forgetting = isinstance(drop, float) and drop > 0.005 and row["method"] != "scratch"
+    is_forgetting = isinstance(drop, float) and drop > 0.005 and row.get("method") != "scratch"
+    names = {name: safe(short.get(str(row[name]), row[name])) for name in named}
     return Row(
-        _key((row["backbone"], row["paradigm"], row["method"])),
+        _key(tuple(row[name] for name in named)),
         (
-            Span(safe(short[str(row["backbone"])])),
-            Span(safe(row["paradigm"]), DIM),
-            Span(safe(row["method"])),
+            *(Span(names[name], DIM if name == "paradigm" and len(named) > 1 else NORMAL) for name in named),
             Span(str(row["n_seeds"]), DIM),
             Span(_pair(row, "origin_knn_before"), DIM),
             Span(_pair(row, "origin_knn_after")),
@@ -114,12 +141,13 @@ def _row(row: dict[str, Cell], short: dict[str, str], similarity: str, score: Sc
             Span(_percent(row)),
             Span(_pair(row, score.metric)),
             Span(_pair(row, similarity)),
+            Span(_pair(row, f"{similarity}_origin")),
         ),
     )
 
 
-def _key(row: tuple[Cell, ...]) -> str:
-    return "\n".join(str(cell) for cell in row[:3])
+def _key(names: tuple[Cell, ...]) -> str:
+    return "\n".join(str(cell) for cell in names)
 
 
 def _pair(row: dict[str, Cell], name: str) -> str:
@@ -134,7 +162,8 @@ def _percent(row: dict[str, Cell]) -> str:
     return f"{100 * mean:.1f} ± " + (f"{100 * sd:.1f}" if isinstance(sd, int | float) else NO_VALUE)
 
 
-def _phrase(row: dict[str, Cell]) -> str:
+def _phrase(row: dict[str, Cell], named: tuple[str, ...]) -> str:
     before, after = figure(row["origin_knn_before_mean"]), figure(row["origin_knn_after_mean"])
-    who = f"{row['method']}, {safe(row['backbone'])}"
+    who = ", ".join(safe(row[name]) for name in ("method", "backbone", "paradigm") if name in named)
+    who = who if named != ("backbone", "paradigm", "method") else f"{row['method']}, {safe(row['backbone'])}"
     return f"{who} ({before} → {after}, drop {_pair(row, 'drop')}, n = {row['n_seeds']})"

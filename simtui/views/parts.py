@@ -5,6 +5,7 @@ A span's role names what the text is (`dim`, `strong`, `warn`, …); app.tcss de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -107,6 +108,22 @@ def wrapped(text: str, width: int, max_lines: int, role: str = NORMAL) -> tuple[
     if len(lines) > max_lines:
         lines = [*lines[: max_lines - 1], f"{lines[max_lines - 1]} …"]
     return tuple((Span(each, role),) for each in lines)
+
+
+def wrapped_line(spans: Line, width: int) -> tuple[Line, ...]:
+    """A line of spans, broken at words where it is too wide; each word keeps its look."""
+    lines: list[list[Span]] = [[]]
+    used = 0
+    for span in spans:
+        for word in re.findall(r"\s*\S+|\s+$", span.text):
+            room = cell_len(word)
+            if used and used + room > width:
+                lines.append([])
+                word, used = word.lstrip(), 0
+                room = cell_len(word)
+            lines[-1].append(Span(word, span.role, span.color))
+            used += room
+    return tuple(tuple(each) for each in lines)
 
 
 def fitting(lines: Sequence[Line], width: int) -> Line:
