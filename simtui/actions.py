@@ -45,8 +45,8 @@ ACTIONS = (
     Action("open_trajectory", ("enter",), "enter", "curves", "trajectory of this layer", (MAP,)),
     Action("move('up')", ("up", "k"), "↑ k", "", "up"),
     Action("move('down')", ("down", "j"), "↓ j", "", "down"),
-    Action("move('left')", ("left", "h"), "← h", "", "left", (MAP, *_SCATTERS)),
-    Action("move('right')", ("right", "l"), "→ l", "", "right", (MAP, *_SCATTERS)),
+    Action("move('left')", ("left", "h"), "← h", "", "left", (MAP, *_SCATTERS, ATTENTION)),
+    Action("move('right')", ("right", "l"), "→ l", "", "right", (MAP, *_SCATTERS, ATTENTION)),
     Action("move('page_up')", ("pageup",), "page up", "", "a page up", (RUNS, FORGETTING)),
     Action("move('page_down')", ("pagedown",), "page down", "", "a page down", (RUNS, FORGETTING)),
     Action("move('first')", ("home", "g"), "home g", "", "to the first", (RUNS, FORGETTING)),
@@ -72,8 +72,11 @@ ACTIONS = (
     Action("measure", ("m",), "m", "measure", "similarity measure", (MAP, *_ANALYSES)),
     Action("probe", ("o",), "o", "origin", "images of the target or the origin domain", (MAP, *_ANALYSES)),
     Action("app.export", ("e",), "e", "csv", "export the view as CSV"),
-    Action("step_run(1)", ("n",), "n", "next run", "next run", (MAP,)),
-    Action("step_run(-1)", ("N",), "N", "", "previous run", (MAP,)),
+    Action("step_image(-1)", ("left_square_bracket",), "[", "", "previous image", (ATTENTION,)),
+    Action("step_image(1)", ("right_square_bracket",), "]", "", "next image", (ATTENTION,)),
+    Action("open_image", ("i",), "i", "file", "attention on any image file", (ATTENTION,)),
+    Action("step_run(1)", ("n",), "n", "next run", "next run", (MAP, ATTENTION)),
+    Action("step_run(-1)", ("N",), "N", "", "previous run", (MAP, ATTENTION)),
     *(
         Action(f"app.view('{view}')", (str(i),), str(i), "", f"{title} view")
         for i, (view, title) in enumerate(VIEWS.items(), start=1)

@@ -20,13 +20,24 @@ from textual.theme import Theme
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
-from simtui.actions import DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, actions_of
+from simtui.actions import ATTENTION, DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, actions_of
 from simtui.analyses import ANALYSES, Found
 from simtui.exporting import export_csv
 from simtui.lookalikes import use_lookalikes
 from simtui.palette import is_colorless
-from simtui.reader import Answer, Broken, News, Question, Reader, RunQuestion, Snapshot, StudyQuestion
+from simtui.reader import (
+    Answer,
+    AttentionQuestion,
+    Broken,
+    News,
+    Question,
+    Reader,
+    RunQuestion,
+    Snapshot,
+    StudyQuestion,
+)
 from simtui.safe_text import safe
+from simtui.screens.attention import AttentionScreen
 from simtui.screens.curves import TrajectoriesScreen
 from simtui.screens.distributions import DistributionsScreen
 from simtui.screens.forgetting import ForgettingScreen
@@ -59,7 +70,15 @@ _SCREENS: dict[str, type[ViewScreen]] = {
     SPACE: SpaceScreen,
     DISTRIBUTIONS: DistributionsScreen,
     FORGETTING: ForgettingScreen,
+    ATTENTION: AttentionScreen,
 }
+
+
+def _slot_of(question: Question) -> str:
+    """Which view asks a question."""
+    if isinstance(question, StudyQuestion):
+        return question.view
+    return MAP if isinstance(question, RunQuestion) else ATTENTION
 
 
 class ReaderNews(Message):
@@ -131,7 +150,7 @@ class SimtuiApp(App[None]):
         """Asks the reader for what the view in front needs, and brings it up to date with what is there."""
         view = self.get_screen(self._view)
         wanted = view.slot if isinstance(view, ViewScreen) else ""
-        for slot in (MAP, *ANALYSES):
+        for slot in (MAP, ATTENTION, *ANALYSES):
             self._reader.watch(slot, self._question(slot) if slot == wanted else None)
         if isinstance(self.screen, ViewScreen):
             self.screen.show()
@@ -207,7 +226,7 @@ class SimtuiApp(App[None]):
                 return
             self.snapshot = news
         else:
-            slot = MAP if isinstance(news.question, RunQuestion) else news.question.view
+            slot = _slot_of(news.question)
             if news.question != self._question(slot):
                 return
             self._answers[slot] = news
@@ -219,7 +238,9 @@ class SimtuiApp(App[None]):
         if slot in ANALYSES:
             return StudyQuestion(slot, self.selection.options(self.key))
         run_id = self.shown_run_id()
-        return RunQuestion(run_id) if run_id else None
+        if run_id is None:
+            return None
+        return AttentionQuestion(run_id) if slot == ATTENTION else RunQuestion(run_id)
 
     @work(thread=True)
     def _export(self, table: Table, name: str) -> None:

@@ -15,12 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from engine.analysis.attention import study_attention
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import StudyDataCache
 from engine.errors import MachineError, SimtuiError
 from engine.jobs.progress import StudyProgress, study_progress
+from engine.runs.attention_maps import AttentionMaps
 from engine.runs.catalog import DamagedRun, Stamp, file_stamp
-from engine.runs.record import RunRecord
+from engine.runs.record import RUN_FILE, RunRecord
 from engine.runs.results import RESULTS_FILE, Results
 from engine.runs.study_folder import Listing, StudyFolder
 from engine.study import Method
@@ -63,7 +65,15 @@ class StudyQuestion:
     options: TableOptions
 
 
-Question = RunQuestion | StudyQuestion
+@dataclass(frozen=True)
+class AttentionQuestion:
+    """The attention maps of a run; answered with those of θ* and its own."""
+
+    run_id: str
+
+
+Question = RunQuestion | StudyQuestion | AttentionQuestion
+Maps = tuple[AttentionMaps, AttentionMaps]
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,7 @@ class Answer:
     """What is on disk for a question, or the error that stands in its place."""
 
     question: Question
-    value: Results | Found | SimtuiError | None
+    value: Results | Found | Maps | SimtuiError | None
 
 
 @dataclass(frozen=True)
@@ -215,15 +225,18 @@ class _StudyReader:
     def _stamp_of(self, question: Question) -> object:
         if self._folder is None:
             return None
-        if isinstance(question, RunQuestion):
-            return file_stamp(self._folder.run_path(question.run_id) / RESULTS_FILE), "asked"
+        if isinstance(question, RunQuestion | AttentionQuestion):
+            name = RESULTS_FILE if isinstance(question, RunQuestion) else RUN_FILE
+            return file_stamp(self._folder.run_path(question.run_id) / name), "asked"
         return {each.run_id: file_stamp(self._folder.run_path(each.run_id) / RESULTS_FILE) for each in self._records}
 
-    def _value(self, folder: StudyFolder, question: Question) -> Results | Found | SimtuiError | None:
+    def _value(self, folder: StudyFolder, question: Question) -> Results | Found | Maps | SimtuiError | None:
         if isinstance(question, StudyQuestion):
             assert self._data is not None
             return found_of(question.view, self._data.read(self._records), question.options)
         try:
+            if isinstance(question, AttentionQuestion):
+                return study_attention(folder, folder.record(question.run_id))
             return self._cache.results(folder, question.run_id)
         except SimtuiError as error:
             return error

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from engine.analysis.attention import attention_map_table, find_image, study_attention
+from engine.analysis.attention_table import attention_table
+from engine.analysis.comparison import comparison_table
+from engine.analysis.distribution import distribution_table
 from engine.analysis.forgetting import forgetting_table
 from engine.analysis.heatmap import heatmap_table
 from engine.analysis.layer_profile import diagonal_table, layers_table
-from engine.analysis.options import TableOptions, find_run
+from engine.analysis.options import MEAN_OF_LAYERS, TableOptions, find_run
 from engine.analysis.quality import quality_table
 from engine.analysis.runs import runs_table
+from engine.analysis.space import space_counts_table, space_table
 from engine.analysis.study_data import StudyData, read_study
 from engine.analysis.table import Table
 from engine.analysis.trajectory import runs_over_epochs_table, trajectory_table
@@ -34,10 +39,6 @@ def _runs(folder: StudyFolder, options: TableOptions) -> Table:
     return runs_table(folder.listing().records)
 
 
-def _forgetting(folder: StudyFolder, options: TableOptions) -> Table:
-    return forgetting_table(folder.listing().records)
-
-
 def _heatmap(folder: StudyFolder, options: TableOptions) -> Table:
     record = _asked_run(folder, "heatmap", options)
     results = folder.results(record.run_id)
@@ -47,6 +48,14 @@ def _heatmap(folder: StudyFolder, options: TableOptions) -> Table:
 
 def _quality(folder: StudyFolder, options: TableOptions) -> Table:
     return quality_table(folder.results(_asked_run(folder, "quality", options).run_id), options.pooling)
+
+
+def _attention_map(folder: StudyFolder, options: TableOptions) -> Table:
+    """One image of the attention set, the first where none is named."""
+    before, after = study_attention(folder, _asked_run(folder, "attention_map", options))
+    image = 0 if options.image is None else find_image(before, options.image)
+    layer = before.layers[-1] if options.layer == MEAN_OF_LAYERS else options.layer
+    return attention_map_table(before, after, image, layer, options.head, options.pooling)
 
 
 def _asked_run(folder: StudyFolder, table: str, options: TableOptions) -> RunRecord:
@@ -61,6 +70,12 @@ DATA_TABLES: Mapping[str, Callable[[StudyData, TableOptions], Table]] = {
     "epochs": runs_over_epochs_table,
     "layers": layers_table,
     "diagonal": diagonal_table,
+    "space": space_table,
+    "space_counts": space_counts_table,
+    "distribution": distribution_table,
+    "comparison": comparison_table,
+    "forgetting": forgetting_table,
+    "attention": attention_table,
 }
 
 
@@ -80,7 +95,7 @@ def _from_data(name: str) -> Callable[[StudyFolder, TableOptions], Table]:
 TABLES: Mapping[str, Callable[[StudyFolder, TableOptions], Table]] = {
     "runs": _runs,
     "heatmap": _heatmap,
-    "forgetting": _forgetting,
     "quality": _quality,
+    "attention_map": _attention_map,
     **{name: _from_data(name) for name in DATA_TABLES},
 }

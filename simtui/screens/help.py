@@ -6,9 +6,21 @@ from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.screen import ModalScreen
 
-from simtui.actions import ALL, DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, VIEWS, Action, actions_of
+from simtui.actions import (
+    ALL,
+    ATTENTION,
+    DISTRIBUTIONS,
+    FORGETTING,
+    MAP,
+    RUNS,
+    SPACE,
+    TRAJECTORIES,
+    VIEWS,
+    Action,
+    actions_of,
+)
 from simtui.safe_text import fitted
-from simtui.views import curves, distributions, forgetting, layer_map, runs, space
+from simtui.views import attention, curves, distributions, forgetting, layer_map, runs, space
 from simtui.views.parts import ACCENT, DIM, STRONG, Line, Span, wrapped
 from simtui.widgets.lines import Lines
 
@@ -19,6 +31,7 @@ EXPLANATIONS = {
     SPACE: space.EXPLANATION,
     DISTRIBUTIONS: distributions.EXPLANATION,
     FORGETTING: forgetting.EXPLANATION,
+    ATTENTION: attention.EXPLANATION,
 }
 _WIDTH = 72
 

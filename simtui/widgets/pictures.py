@@ -10,11 +10,12 @@ from rich.style import Style
 from textual.strip import Strip
 
 from simtui.safe_text import fitted
-from simtui.views.parts import DIM, STRONG, Span
+from simtui.views.parts import DIM, NORMAL, STRONG, Span
 from simtui.widgets.drawn import Drawn
 
 _RAMP = " .:-=+*#%@"
 _GAP = 2
+_TEXT_LINES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,16 +23,25 @@ class Picture:
     """One picture.
 
     Attributes:
-        pixels: `(rows, columns, 3)` uint8.
+        pixels: `(rows, columns, 3)` uint8, an even number of rows.
         brightness: `(rows, columns)` in [0, 1]: what characters say where colour says nothing.
-        mark: (first row, first column, rows, columns) of the patch that is set off, in pixels; None for none.
     """
 
     title: str
     note: str
     pixels: np.ndarray
     brightness: np.ndarray
-    mark: tuple[int, int, int, int] | None = None
+
+
+def side_for(n: int, width: int, height: int) -> int:
+    """How many pixels wide each of `n` pictures may be in so many cells; even, because two rows share a line."""
+    side = min((width - 1 - (n - 1) * _GAP) // max(n, 1), (height - _TEXT_LINES) * 2)
+    return max(side - side % 2, 2)
+
+
+def height_of(side: int) -> int:
+    """The lines that pictures take: their pixels, the titles, the notes and an empty line."""
+    return side // 2 + _TEXT_LINES
 
 
 class Pictures(Drawn):
@@ -42,15 +52,10 @@ class Pictures(Drawn):
         self._is_colorless = is_colorless
         self._pictures: tuple[Picture, ...] = ()
 
-    def side_for(self, n: int) -> int:
-        """How many pixels wide each of `n` pictures may be; even, because two rows share a line."""
-        width, height = self.size
-        side = min((width - 1 - (n - 1) * _GAP) // max(n, 1), (height - 2) * 2)
-        return max(side - side % 2, 2)
-
     def show(self, pictures: tuple[Picture, ...]) -> None:
-        """Draws these pictures in place of the last ones."""
+        """Draws these pictures in place of the last ones, and takes as many lines as they need."""
         self._pictures = pictures
+        self.styles.height = height_of(pictures[0].pixels.shape[0]) if pictures else 0
         self.refresh()
 
     def render_line(self, y: int) -> Strip:
@@ -58,7 +63,7 @@ class Pictures(Drawn):
         width = self.size.width
         if not self._pictures:
             return Strip.blank(width, self.rich_style)
-        n_rows, side = (self._pictures[0].pixels.shape[0] + 1) // 2, self._pictures[0].pixels.shape[1]
+        n_rows, side = self._pictures[0].pixels.shape[0] // 2, self._pictures[0].pixels.shape[1]
         if y == 0 or y == n_rows + 1:
             texts = [each.title if y == 0 else each.note for each in self._pictures]
             spans = [Span(f" {fitted(text, side)} ", STRONG if y == 0 else DIM) for text in texts]
@@ -73,29 +78,12 @@ class Pictures(Drawn):
         return Strip(segments).adjust_cell_length(width, self.rich_style).simplify()
 
     def _cells(self, picture: Picture, row: int) -> list[Segment]:
-        rows, columns, _ = picture.pixels.shape
-        cells = []
-        for x in range(columns):
-            if self._is_colorless:
-                share = picture.brightness[row : row + 2, x].mean()
-                text = _RAMP[min(max(int(share * len(_RAMP)), 0), len(_RAMP) - 1)]
-                cells.append(Segment(self._marked(picture, row, x) or text, self.look(DIM)))
-                continue
-            top = _hex(picture.pixels[row, x])
-            bottom = _hex(picture.pixels[row + 1, x]) if row + 1 < rows else top
-            mark = self._marked(picture, row, x)
-            style = Style(color="#ffffff" if mark else top, bgcolor=bottom)
-            cells.append(Segment(mark or "▀", style))
-        return cells
-
-    @staticmethod
-    def _marked(picture: Picture, row: int, x: int) -> str:
-        """The cross in the middle of the patch that is set off."""
-        if picture.mark is None:
-            return ""
-        top, left, height, width = picture.mark
-        is_middle = (top + height // 2) // 2 == row // 2 and left + width // 2 == x
-        return "+" if is_middle else ""
+        if self._is_colorless:
+            shares = picture.brightness[row : row + 2].mean(axis=0)
+            ramp = "".join(_RAMP[min(max(int(share * len(_RAMP)), 0), len(_RAMP) - 1)] for share in shares)
+            return [Segment(ramp, self.look(NORMAL))]
+        pairs = zip(picture.pixels[row], picture.pixels[row + 1], strict=True)
+        return [Segment("▀", Style(color=_hex(top), bgcolor=_hex(bottom))) for top, bottom in pairs]
 
 
 def _hex(pixel: np.ndarray) -> str:

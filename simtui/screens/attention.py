@@ -1,0 +1,114 @@
+"""The attention view: one image under the attention of one layer, before, after and the difference."""
+
+from __future__ import annotations
+
+from textual.app import ComposeResult
+
+from engine.analysis.table import Table
+from engine.errors import SimtuiError
+from simtui.actions import ATTENTION
+from simtui.screens.view import ViewScreen, bindings_of
+from simtui.selection import after
+from simtui.views import attention
+from simtui.views.attention import AttentionScreenData
+from simtui.widgets.lines import Lines
+from simtui.widgets.pictures import Pictures, height_of, side_for
+
+
+class AttentionScreen(ViewScreen):
+    """Pictures above, the layers below."""
+
+    VIEW = ATTENTION
+    BINDINGS = bindings_of(ATTENTION)
+
+    def compose_data(self) -> ComposeResult:
+        """What is shown, the pictures, the layers."""
+        self._shown: AttentionScreenData | None = None
+        yield Lines(id="control")
+        yield Pictures("pictures", self.simtui.is_colorless)
+        yield Lines(id="layers")
+
+    def show_data(self) -> str | None:
+        """The maps of the selected run, or why there are none."""
+        snapshot, run_id = self.simtui.snapshot, self.simtui.shown_run_id()
+        record = snapshot.record(run_id) if snapshot else None
+        if record is None:
+            return self.nothing("No runs yet.", "Attention maps are made at the end of a run.")
+        answer = self.simtui.answer(ATTENTION)
+        if answer is None:
+            return None if self._shown else self.nothing("reading …")
+        self._shown = None
+        if isinstance(answer.value, SimtuiError):
+            return self.failed(answer.value)
+        assert isinstance(answer.value, tuple)
+        before, after_maps = answer.value
+        self._shown = attention.screen_data(before, after_maps, self.simtui.selection)
+        self.lines("control").show([attention.control(self._shown, record)])
+        self.call_after_refresh(self._draw)
+        return attention.summary(self._shown, record)
+
+    def table(self) -> Table | None:
+        """The map in sight, by patch."""
+        from engine.analysis.attention import attention_map_table
+
+        data = self._shown
+        if data is None:
+            return None
+        layer = data.before.layers[data.layer]
+        return attention_map_table(data.before, data.after, data.image, layer, data.head, data.pooling)
+
+    def export_name(self) -> str:
+        """The run, the image, the layer, the head."""
+        data, run_id = self._shown, self.simtui.shown_run_id()
+        if data is None:
+            return ""
+        head = "mean" if data.head is None else f"head{data.head}"
+        return f"{run_id}-{data.before.images[data.image]}-{data.before.layers[data.layer]}-{head}"
+
+    def action_move(self, where: str) -> None:
+        """Up and down another layer, left and right another head; before the first head stands their mean."""
+        data = self._shown
+        if data is None:
+            return
+        step = 1 if where in ("down", "right") else -1
+        if where in ("up", "down"):
+            layer = min(max(data.layer + step, 0), len(data.before.layers) - 1)
+            self.simtui.select(layer=data.before.layers[layer])
+        else:
+            heads = [None, *range(data.before.n_heads)]
+            self.simtui.select(head=heads[(heads.index(data.head) + step) % len(heads)])
+
+    def action_step_image(self, step: int) -> None:
+        """The next image of the set."""
+        if self._shown:
+            images = attention.image_names(self._shown.before)
+            self.simtui.select(image=after(images, images[self._shown.image], step))
+
+    def action_step_run(self, step: int) -> None:
+        """The next run."""
+        snapshot = self.simtui.snapshot
+        if snapshot and snapshot.records:
+            run_ids = [record.run_id for record in snapshot.records]
+            self.simtui.select(run_id=after(run_ids, self.simtui.shown_run_id() or run_ids[0], step))
+
+    def action_pooling(self) -> None:
+        """From the CLS token, or from the patch tokens on average."""
+        if self._shown:
+            self.simtui.select(pooling=after(list(self._shown.before.maps), self._shown.pooling))
+
+    def on_resize(self, event: object) -> None:
+        """Pictures are made for one size."""
+        self.call_after_refresh(self.show)
+
+    def _draw(self) -> None:
+        """The pictures as large as they can be beside enough lines for the layers."""
+        if self._shown is None:
+            return
+        room = self.query_one("#data")
+        n_layer_lines = min(len(self._shown.views) + 1, max(room.size.height // 3, 4))
+        n_pictures = 3 if self._shown.before.pixels is None else 4
+        height = room.size.height - 1 - n_layer_lines
+        side = side_for(n_pictures, room.size.width, height)
+        self.query_one(Pictures).show(attention.pictures(self._shown, side))
+        n_lines = room.size.height - 1 - height_of(side)
+        self.lines("layers").show(attention.layer_lines(self._shown, room.size.width, n_lines))

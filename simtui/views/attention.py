@@ -1,0 +1,166 @@
+"""What the attention view says: where the heads of one layer look, before and after fine-tuning, on one image."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.analysis.attention import AttentionView, attention_view
+from engine.runs.attention_maps import AttentionMaps
+from engine.runs.record import RunRecord
+from simtui.palette import scale_color
+from simtui.safe_text import fitted, safe
+from simtui.selection import Selection
+from simtui.views.parts import ACCENT, DIM, KEY, NO_VALUE, NORMAL, Line, Span, figure, line
+from simtui.widgets.pictures import Picture
+
+EXPLANATION = (
+    "Where the heads of one layer look on one image: in the pre-trained model θ*, in this run's model at its last "
+    "epoch, and the difference (orange: more than before, blue: less). CLS is the attention of the class token, Feat "
+    "the mean over the patch tokens. Both maps share one scale, from 0 to the largest of the two. i takes any image "
+    "file, where the run's weights were kept. Entropy in nats and distance in pixels are means over the heads shown."
+)
+POOLINGS = ("cls", "feat")
+_MORE, _LESS = (230, 159, 0), (86, 180, 233)
+
+
+@dataclass(frozen=True)
+class AttentionScreenData:
+    """One image's maps of a run, and where the cursor stands among layers, heads and images."""
+
+    before: AttentionMaps
+    after: AttentionMaps
+    image: int
+    layer: int
+    head: int | None
+    pooling: str
+    views: tuple[AttentionView, ...]
+
+    @property
+    def view(self) -> AttentionView:
+        """The layer under the cursor."""
+        return self.views[self.layer]
+
+
+def screen_data(before: AttentionMaps, after: AttentionMaps, selection: Selection) -> AttentionScreenData:
+    """What the selection asks for, or the nearest that there is."""
+    pooling = selection.pooling if selection.pooling in before.maps else next(iter(before.maps))
+    named = image_names(before)
+    image = named.index(selection.image) if selection.image in named else 0
+    layer = before.layers.index(selection.layer) if selection.layer in before.layers else len(before.layers) - 1
+    head = selection.head if selection.head is not None and selection.head < before.n_heads else None
+    views = tuple(attention_view(before, after, image, name, head, pooling) for name in before.layers)
+    return AttentionScreenData(before, after, image, layer, head, pooling, views)
+
+
+def image_names(maps: AttentionMaps) -> list[str]:
+    """The images with their domain: both may have one of the same name."""
+    return [f"{domain}:{name}" for domain, name in zip(maps.domains, maps.images, strict=True)]
+
+
+def pictures(data: AttentionScreenData, side: int) -> tuple[Picture, ...]:
+    """The image and its three maps, each `side` pixels wide."""
+    view = data.view
+    top = max(float(view.before.max()), float(view.after.max())) or 1.0
+    change = float(np.abs(view.difference).max()) or 1.0
+    image = None if data.before.pixels is None else _resized(data.before.pixels[data.image], side)
+    grey = np.full((side, side), 96.0) if image is None else image.mean(axis=2)
+    maps = [_map_picture(title, note, values / top, grey, side) for title, note, values in (
+        ("pre-trained θ*", f"0 to {top:.3g}", view.before), ("this run", f"0 to {top:.3g}", view.after))]  # fmt: skip
+    difference = _difference_picture(view.difference / change, f"−{change:.2g} to {change:.2g}", grey, side)
+    if image is None:
+        return (*maps, difference)
+    original = Picture("image", data.before.domains[data.image], image.astype(np.uint8), grey / 255)
+    return (original, *maps, difference)
+
+
+def layer_lines(data: AttentionScreenData, width: int, height: int) -> tuple[Line, ...]:
+    """A line a layer around the cursor: entropy, distance and likeness."""
+    before_after = f"{'entropy θ*':>10} {'run':>7}  {'distance θ*':>11} {'run':>7}"
+    head = f"  {'layer':<12}  {before_after}  {'correlation':>11} {'overlap':>8}"
+    room = max(height - 1, 1)
+    first = min(max(data.layer - room // 2, 0), max(len(data.views) - room, 0))
+    lines = [line(Span(head, DIM))]
+    for i, (name, view) in list(enumerate(zip(data.before.layers, data.views, strict=True)))[first : first + room]:
+        figures = (
+            f"  {_number(view.entropy_before, 2):>10} {_number(view.entropy_after, 2):>7}"
+            f"  {_number(view.distance_before, 1):>11} {_number(view.distance_after, 1):>7}"
+            f"  {_number(view.correlation):>11} {_number(view.overlap):>8}"
+        )
+        is_here = i == data.layer
+        lines.append(
+            line(
+                Span("▌ " if is_here else "  ", ACCENT),
+                Span(fitted(safe(name), 12), KEY if is_here else NORMAL),
+                figures,
+            )
+        )
+    return tuple(lines)
+
+
+def control(data: AttentionScreenData, record: RunRecord) -> Line:
+    """What is shown."""
+    n = len(data.before.images)
+    head = "mean of heads" if data.head is None else f"{data.head + 1} of {data.before.n_heads}"
+    return line(
+        Span(" image ", DIM), Span(f"{data.image + 1} of {n}", ACCENT),
+        Span(f" ({data.before.domains[data.image]})", DIM),
+        Span("   layer ", DIM), Span(safe(data.before.layers[data.layer]), ACCENT),
+        Span("   head ", DIM), Span(head, ACCENT),
+        Span("   from ", DIM), Span("CLS" if data.pooling == "cls" else "Feat", ACCENT),
+        Span("   ", DIM), Span(safe(data.before.images[data.image]), DIM),
+    )  # fmt: skip
+
+
+def summary(data: AttentionScreenData, record: RunRecord) -> str:
+    """How far attention has moved, in words."""
+    view = data.view
+    run = f"{record.spec.method} of {safe(record.spec.backbone.name)}, seed {record.spec.seed}"
+    if record.spec.method == "linear":
+        return f"{run}: the backbone is frozen, so its attention is that of θ*."
+    what = f"{safe(data.before.layers[data.layer])} of {run}"
+    likeness = f"correlates {_number(view.correlation)} with θ*'s and shares {_number(view.overlap)} of its attention"
+    moved = f"entropy {_number(view.entropy_before, 2)} → {_number(view.entropy_after, 2)} nats"
+    return f"{what}: its map {likeness}; {moved}."
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return NO_VALUE if value is None or math.isnan(value) else figure(float(value), digits)
+
+
+def _resized(pixels: np.ndarray, side: int) -> np.ndarray:
+    """`(s, s, 3)` -> `(side, side, 3)` float64, each pixel the mean of what it covers."""
+    edges = np.linspace(0, len(pixels), side + 1)
+    starts = np.minimum(edges[:-1].astype(int), len(pixels) - 1)
+    ends = np.maximum(edges[1:].astype(int), starts + 1)
+    sums = np.pad(pixels.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0), (0, 0)))
+    boxes = sums[ends][:, ends] - sums[starts][:, ends] - sums[ends][:, starts] + sums[starts][:, starts]
+    areas = np.outer(ends - starts, ends - starts)
+    resized: np.ndarray = boxes / areas[..., None]
+    return resized
+
+
+def _enlarged(values: np.ndarray, side: int) -> np.ndarray:
+    """`(k, k)` -> `(side, side)`, each patch a block."""
+    at = np.minimum(np.arange(side) * len(values) // side, len(values) - 1)
+    return values[np.ix_(at, at)]
+
+
+def _map_picture(title: str, note: str, shares: np.ndarray, grey: np.ndarray, side: int) -> Picture:
+    """Attention as a colour over the grey image."""
+    values = _enlarged(shares, side)
+    palette = np.array([[int(scale_color(i / 255)[j : j + 2], 16) for j in (1, 3, 5)] for i in range(256)], np.float64)
+    colors = palette[(values.clip(0, 1) * 255).astype(int)]
+    pixels = 0.75 * colors + 0.25 * grey[..., None]
+    return Picture(title, note, pixels.astype(np.uint8), values.clip(0, 1))
+
+
+def _difference_picture(shares: np.ndarray, note: str, grey: np.ndarray, side: int) -> Picture:
+    """More in one colour, less in another, over the darkened image."""
+    values = _enlarged(shares, side)
+    color = np.where(values[..., None] > 0, np.array(_MORE, np.float64), np.array(_LESS, np.float64))
+    strength = np.abs(values)[..., None]
+    pixels = strength * color + (1 - strength) * 0.25 * grey[..., None]
+    return Picture("difference", note, pixels.astype(np.uint8), (values + 1) / 2)
