@@ -40,6 +40,8 @@ def groups_of(folder: StudyFolder) -> tuple[Group, ...]:
     """What of a study can be freed, in the order of what it costs; empty groups are left out."""
     records = folder.listing().records
     known = {key: role for record in records for key, role in record.activations.items()}
+    # A record that has forgotten θ*'s maps because they were freed is shown them again once they are made again.
+    known |= {record.provenance.attention_reference: "reference" for record in records}
     activations = {path: known.get(path.stem) for path in sorted(folder.activations_path.glob("*.h5"))}
     used = _used_probes(folder, records)
     probes = [path for path in sorted(folder.probes_path.glob("*")) if path.is_dir()]

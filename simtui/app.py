@@ -175,10 +175,7 @@ class SimtuiApp(App[None]):
     def found(self, view: str) -> Found | None:
         """What the analysis of a view has found; None while it is on its way."""
         answer = self.answer(view)
-        found = answer.value if answer and isinstance(answer.value, Found) else None
-        # The first question of a study is asked before anyone knows what similarities it has.
-        is_guess = found is not None and bool(found.data.keys) and self.key not in found.data.keys
-        return None if is_guess else found
+        return answer.value if answer and isinstance(answer.value, Found) else None
 
     def action_view(self, view: str) -> None:
         """Brings a view to the front."""

@@ -24,6 +24,7 @@ def _loaded(code: str) -> set[str]:
         "import engine; engine.open_study",
         "import engine.analysis.tables, engine.export",
         "import engine.jobs.launch, engine.jobs.scheduler, engine.jobs.progress",
+        "import engine.jobs.attention, engine.analysis.attention, engine.analysis.attention_table",
         "import engine.backbones.names",
         "from engine.data.synthetic import dermoscopy, scenes",
     ],

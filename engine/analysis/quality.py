@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from engine.analysis.attention_table import STATISTICS
 from engine.analysis.table import Cell, Table
 from engine.errors import StudyError
 from engine.quality.table import QUALITY
@@ -31,6 +32,12 @@ def quality_table(results: Results, pooling: str) -> Table:
         for i, layer in enumerate(results.layers):
             values = (float(metric[epoch, i]) for metric in metrics.values())
             rows.append((epoch, layer, *(None if math.isnan(value) else value for value in values)))
-    notes = tuple(f"{name}: {QUALITY[name].label}; {QUALITY[name].reference}" for name in metrics if name in QUALITY)
+    notes = [f"{name}: {QUALITY[name].label}; {QUALITY[name].reference}" for name in metrics if name in QUALITY]
+    # Attention is looked at before training and after it, and not between.
+    notes += [
+        f"attention_{name}: {meaning}"
+        for name, meaning in STATISTICS.items()
+        if any(metric.startswith(f"attention_{name}_") for metric in metrics)
+    ]
     columns = ("epoch", "layer", *(f"{name}_{pooling}" for name in metrics))
-    return Table("quality", columns, tuple(rows), notes)
+    return Table("quality", columns, tuple(rows), tuple(notes))

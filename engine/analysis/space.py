@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
+from statistics import NormalDist
 
 import numpy as np
-from scipy.special import ndtri
 
 from engine.analysis.distribution import DECIMALS, Finals, as_compared, final_metric, finals, rows_by_group
 from engine.analysis.estimators import column_of, notes_on
@@ -15,7 +16,6 @@ from engine.analysis.study_data import RunData, StudyData, group_columns, groupe
 from engine.analysis.table import Cell, Table
 from engine.errors import StudyError
 from engine.measures.table import MEASURES
-from engine.runs.record import RunRecord
 from engine.runs.results import SimilarityKey
 
 PARETO_NOTE = (
@@ -82,30 +82,22 @@ def space(data: StudyData, options: TableOptions) -> Space:
     found = finals(data, options)
     _check_thresholds(options, found.key)
     given = _given_reference(data, options.reference, found.columns[1])
-    has_score = np.isfinite(found.score)
-    kept = np.isfinite(found.similarity) & has_score
-    references, reference = [], np.full(len(found.runs), np.nan)
-    places = _places(found.runs)
-    for (backbone, dataset), rows in places.items():
-        if not has_score[rows].any():
+    kept = np.isfinite(found.similarity) & np.isfinite(found.score)
+    reference, is_on_front = np.full(len(kept), np.nan), np.zeros(len(kept), bool)
+    references = []
+    for rows in _by_backbone_and_dataset(found.runs):
+        if (each := _reference(found, rows, given)) is None:
             continue
-        best = rows[np.nanargmax(found.score[rows])]
-        value, run_id = given or (float(found.score[best]), found.runs[best].record.run_id)
-        references.append(Reference(backbone, dataset, value, run_id))
-        reference[rows] = value
-    divergence = reference - found.score
-    similar, divergent = as_compared(found.similarity), as_compared(divergence)
-    is_on_front = np.zeros(len(found.runs), bool)
-    for rows in places.values():
+        references.append(each)
+        reference[rows] = each.value
         there = rows[kept[rows]]
-        is_on_front[there] = pareto_front(similar[there], divergent[there])
+        is_on_front[there] = pareto_front(as_compared(found.similarity[there]), as_compared(-found.score[there]))
+    divergence = reference - found.score
     with np.errstate(invalid="ignore"):
-        is_inside = (similar >= as_compared(np.float64(options.eta))) & (
-            divergent <= as_compared(np.float64(options.epsilon))
-        )
+        is_similar = as_compared(found.similarity) >= round(options.eta, DECIMALS)
+        is_inside = is_similar & (as_compared(divergence) <= round(options.epsilon, DECIMALS))
     return Space(
-        tuple(run for run, is_kept in zip(found.runs, kept, strict=True) if is_kept),
-        found.key, options.layer, found.columns[1], options.eta, options.epsilon,
+        tuple(compress(found.runs, kept)), found.key, options.layer, found.columns[1], options.eta, options.epsilon,
         found.similarity[kept], found.score[kept], reference[kept], divergence[kept], is_inside[kept],
         is_on_front[kept], tuple(references), _left_out(found, kept),
     )  # fmt: skip
@@ -129,7 +121,7 @@ def pareto_front(similarity: np.ndarray, divergence: np.ndarray) -> np.ndarray:
 
 def wilson_interval(n_inside: int, n: int) -> tuple[float, float]:
     """The 95 % interval of a share, without correction for continuity; n ≥ 1. Source: Wilson 1927."""
-    z2 = float(ndtri(0.975)) ** 2
+    z2 = NormalDist().inv_cdf(0.975) ** 2
     share = n_inside / n
     middle = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = (z2 * (share * (1 - share) / n + z2 / (4 * n * n))) ** 0.5 / (1 + z2 / n)
@@ -157,8 +149,8 @@ def space_table(data: StudyData, options: TableOptions) -> Table:
             )
         )  # fmt: skip
     columns = (
-        "run", "backbone", "paradigm", "dataset", "method", "seed", column_of(found.key), "layer", found.metric, "reference",
-        "accuracy_divergence", "inside", "pareto_front",
+        "run", "backbone", "paradigm", "dataset", "method", "seed", column_of(found.key), "layer", found.metric,
+        "reference", "accuracy_divergence", "inside", "pareto_front",
     )  # fmt: skip
     return Table("space", columns, tuple(rows), _notes(found, data, options))
 
@@ -220,23 +212,30 @@ def _given_reference(data: StudyData, asked: str | None, metric: str) -> tuple[f
     return value, record.run_id
 
 
-def _places(runs: Sequence[RunData]) -> dict[tuple[str, str], np.ndarray]:
-    """The places of the runs of each backbone and dataset."""
+def _by_backbone_and_dataset(runs: Sequence[RunData]) -> list[np.ndarray]:
+    """The places of the runs of each pre-trained model and dataset."""
     places: dict[tuple[str, str], list[int]] = {}
     for place, run in enumerate(runs):
-        places.setdefault(_where(run.record), []).append(place)
-    return {where: np.array(found) for where, found in places.items()}
+        places.setdefault((run.record.spec.backbone.name, run.record.spec.dataset), []).append(place)
+    return [np.array(found) for found in places.values()]
 
 
-def _where(record: RunRecord) -> tuple[str, str]:
-    return record.spec.backbone.name, record.spec.dataset
+def _reference(found: Finals, rows: np.ndarray, given: tuple[float, str | None] | None) -> Reference | None:
+    """The one that was given, or the best of these runs; None where none of them has an accuracy."""
+    score = found.score[rows]
+    if not np.isfinite(score).any():
+        return None
+    best = found.runs[rows[np.nanargmax(score)]].record
+    value, run_id = given or (float(np.nanmax(score)), best.run_id)
+    return Reference(best.spec.backbone.name, best.spec.dataset, value, run_id)
 
 
 def _left_out(found: Finals, kept: np.ndarray) -> str:
     n = int((~kept).sum())
     if not n:
         return ""
-    return f"left out: {n} of {len(kept)} runs that are done, which lack a value; " + "; ".join(found.notes())
+    reasons = ", ".join(f"{n_without} without {name}" for name, n_without in found.n_missing().items())
+    return f"left out: {n} of {len(kept)} runs that are done: {reasons} (undefined, or not measured)"
 
 
 def _notes(found: Space, data: StudyData, options: TableOptions) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from engine.analysis.attention import attention_map_table, find_image, study_attention
 from engine.analysis.attention_table import attention_table
@@ -19,6 +20,7 @@ from engine.analysis.study_data import StudyData, read_study
 from engine.analysis.table import Table
 from engine.analysis.trajectory import runs_over_epochs_table, trajectory_table
 from engine.errors import StudyError
+from engine.jobs.attention import attention_of_image
 from engine.runs.record import RunRecord
 from engine.runs.study_folder import StudyFolder
 
@@ -51,9 +53,14 @@ def _quality(folder: StudyFolder, options: TableOptions) -> Table:
 
 
 def _attention_map(folder: StudyFolder, options: TableOptions) -> Table:
-    """One image of the attention set, the first where none is named."""
-    before, after = study_attention(folder, _asked_run(folder, "attention_map", options))
-    image = 0 if options.image is None else find_image(before, options.image)
+    """One image of the attention set, the first where none is named, or any image file."""
+    record = _asked_run(folder, "attention_map", options)
+    if options.image is not None and Path(options.image).is_file():
+        before, after = attention_of_image(folder, record, Path(options.image))
+        image = 0
+    else:
+        before, after = study_attention(folder, record)
+        image = 0 if options.image is None else find_image(before, options.image)
     layer = before.layers[-1] if options.layer == MEAN_OF_LAYERS else options.layer
     return attention_map_table(before, after, image, layer, options.head, options.pooling)
 

@@ -48,8 +48,7 @@ class Trajectory:
 
 
 def trajectories(data: StudyData, options: TableOptions) -> tuple[Trajectory, ...]:
-    """The runs that have this similarity of this layer, by backbone and method, in the order in which they first come.
-    """
+    """The runs that have this similarity of this layer, by backbone and method, in the order of the first of each."""
     key, layer = options.key(data.records), options.layer
     score = score_of(data.records)
     having = [run for run in data.runs if run.has(key, layer)]

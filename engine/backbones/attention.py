@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -49,8 +49,8 @@ def attention_of(backbone: Backbone, images: Tensor) -> BlockAttention:
     n_prefix, has_cls = backbone.n_prefix_tokens, "cls" in backbone.info.poolings
     found: list[tuple[Tensor, ...]] = []
 
-    def take(matrices: Tensor) -> None:
-        _check(backbone, matrices, len(images))
+    def take(matrices: Tensor, n_heads: int) -> None:
+        _check(backbone, matrices, (len(images), n_heads))
         found.append(_reduced(matrices.float(), n_prefix, has_cls, backbone.info.input_size))
 
     was_training = backbone.training
@@ -97,42 +97,55 @@ def _entropy(shares: Tensor) -> Tensor:
     return torch.special.entr(shares).sum(-1)
 
 
-def _check(backbone: Backbone, matrices: Tensor, n: int) -> None:
-    """What is taken must be attention: one weight for each pair of tokens, rows that sum to 1, square patches."""
+def _check(backbone: Backbone, matrices: Tensor, need: tuple[int, int]) -> None:
+    """What is taken must be attention: one weight for each pair of tokens, rows that sum to 1, square patches.
+
+    timm's differential attention has two matrices a head, and what it applies is their difference, which is no
+    distribution; so `need` is images and heads.
+    """
     n_patches = matrices.shape[-1] - backbone.n_prefix_tokens
-    is_square = matrices.ndim == 4 and matrices.shape[0] == n and matrices.shape[2] == matrices.shape[3]
+    is_square = matrices.ndim == 4 and tuple(matrices.shape[:2]) == need and matrices.shape[2] == matrices.shape[3]
     if not is_square or n_patches < 1 or round(n_patches**0.5) ** 2 != n_patches:
-        raise _unsupported(backbone, f"its shape is {tuple(matrices.shape)}")
+        seen, (n, n_heads) = tuple(matrices.shape), need
+        raise _unsupported(
+            backbone, f"its shape is {seen} (need ({n}, {n_heads}, t, t), t tokens of a square of patches)"
+        )
     if not torch.allclose(matrices.float().sum(-1), torch.ones((), device=matrices.device), atol=1e-2):
         raise _unsupported(backbone, "its weights do not sum to 1")
 
 
 @contextmanager
-def _listening(backbone: Backbone, take: Any) -> Iterator[None]:
+def _listening(backbone: Backbone, take: Callable[[Tensor, int], None]) -> Iterator[None]:
     """Has every block hand over its attention; timm's fused kernels never form it, so they are off meanwhile."""
-    undo: list[Any] = []
+    undo: list[Callable[[], object]] = []
     try:
         for block in backbone.blocks:
             attention: Any = getattr(block, "attn", None)
             if isinstance(attention, nn.MultiheadAttention):
                 undo.append(attention.register_forward_pre_hook(_with_weights, with_kwargs=True).remove)
-                undo.append(attention.register_forward_hook(lambda _m, _i, output: take(output[1])).remove)
+                undo.append(attention.register_forward_hook(_handing(take, attention.num_heads)).remove)
             elif isinstance(getattr(attention, "attn_drop", None), nn.Module) and hasattr(attention, "fused_attn"):
-                undo.append(attention.attn_drop.register_forward_hook(lambda _m, _i, output: take(output)).remove)
+                undo.append(attention.attn_drop.register_forward_hook(_handing(take, attention.num_heads)).remove)
                 undo.append(_set(attention, "fused_attn", False))
             else:
-                raise _unsupported(backbone, f"{type(attention).__name__} is not known")
+                kind = "missing" if attention is None else f"a {type(attention).__name__}, which is not known"
+                raise _unsupported(backbone, f"attn of a {type(block).__name__} is {kind}")
         yield
     finally:
         for each in reversed(undo):
             each()
 
 
+def _handing(take: Callable[[Tensor, int], None], n_heads: int) -> Callable[..., None]:
+    """A hook: torch's attention gives its output and the weights, timm's dropout the weights alone."""
+    return lambda _module, _inputs, output: take(output[1] if isinstance(output, tuple) else output, n_heads)
+
+
 def _with_weights(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     return args, {**kwargs, "need_weights": True, "average_attn_weights": False}
 
 
-def _set(module: Any, name: str, value: object) -> Any:
+def _set(module: Any, name: str, value: object) -> Callable[[], None]:
     old = getattr(module, name)
     setattr(module, name, value)
     return lambda: setattr(module, name, old)

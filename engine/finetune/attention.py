@@ -14,14 +14,21 @@ from engine.backbones.backbone import Backbone
 from engine.data.pixels import PixelCache
 from engine.files import digest
 from engine.quality.attention import map_correlation, map_overlap
-from engine.runs.attention_maps import AttentionMaps
+from engine.runs.attention_maps import AttentionMaps, metric_name
 
-_BATCH_SIZE = 8  # the matrices of one block take 8 · heads · tokens² floats: 15 MB for ViT-B/16, 130 MB for ViT-L/14
+# The matrices of one block take heads · tokens² floats an image, and reducing them about three times that: 8 images of
+# 224 pixels are 60 MB for ViT-B/16. The tokens grow with the square of the side, so one image of 518 pixels is enough.
+_BATCH_SIZE, _AT_PIXELS, _MAX_BATCH_SIZE = 8, 224, 64
 
 
 def attention_digest(images: Mapping[str, PixelCache]) -> str:
     """Digest of the images of an attention set and of how their pixels were made."""
     return digest(["attention", *(f"{domain}:{cache.digest}" for domain, cache in images.items())])
+
+
+def attention_ids(images: Mapping[str, PixelCache]) -> tuple[str, ...]:
+    """The ids of an attention set, in the order of its maps."""
+    return tuple(item.id for cache in images.values() for item in cache.items)
 
 
 def take_attention(backbone: Backbone, images: Mapping[str, PixelCache], *, with_pixels: bool = False) -> AttentionMaps:
@@ -33,12 +40,10 @@ def take_attention(backbone: Backbone, images: Mapping[str, PixelCache], *, with
     Raises:
         StudyError: the blocks of this backbone do not give their attention.
     """
-    items = [(domain, item.id) for domain, cache in images.items() for item in cache.items]
+    domains = tuple(domain for domain, cache in images.items() for _ in cache.items)
     pixels = [np.asarray(cache.pixels[np.arange(len(cache.items))]) for cache in images.values()]
     cropped = centre_crop(torch.from_numpy(np.concatenate(pixels)), backbone.info.input_size)
-    return attention_maps(
-        backbone, cropped, tuple(id for _, id in items), tuple(domain for domain, _ in items), with_pixels=with_pixels
-    )
+    return attention_maps(backbone, cropped, attention_ids(images), domains, with_pixels=with_pixels)
 
 
 def attention_maps(
@@ -50,7 +55,8 @@ def attention_maps(
         StudyError: the blocks of this backbone do not give their attention.
     """
     device = next(backbone.parameters()).device
-    parts = [attention_of(backbone, normalised(batch.to(device), backbone.info)) for batch in pixels.split(_BATCH_SIZE)]
+    batches = pixels.split(_batch_size(backbone.info.input_size))
+    parts = [attention_of(backbone, normalised(batch.to(device), backbone.info)) for batch in batches]
     poolings = backbone.info.poolings
     return AttentionMaps(
         ids,
@@ -84,10 +90,13 @@ def attention_metrics(reference: AttentionMaps, found: AttentionMaps) -> dict[st
             if pooling == "feat":
                 values["distance"] = found.distance[rows].mean(2)
             metrics |= {
-                f"attention_{name}_{domain}_{pooling}": value.astype(np.float64).mean(0)
-                for name, value in values.items()
+                metric_name(name, domain, pooling): value.astype(np.float64).mean(0) for name, value in values.items()
             }
     return metrics
+
+
+def _batch_size(input_size: int) -> int:
+    return max(1, min(_MAX_BATCH_SIZE, int(_BATCH_SIZE * (_AT_PIXELS / input_size) ** 4)))
 
 
 def _joined(parts: list[BlockAttention], name: str) -> np.ndarray:

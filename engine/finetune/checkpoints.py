@@ -20,7 +20,7 @@ from engine.checkpoint_seal import FACTS, UNSEALED, check_checkpoint, header_fac
 from engine.errors import DamagedError
 from engine.fault_points import reach
 from engine.files import atomic_path
-from engine.runs.record import remake_run
+from engine.runs.record import remake_run, weights_name
 
 _NAME = re.compile(r"epoch-(\d+)\.safetensors")
 # The newest may be damaged (a bit flip, a full disk of another system): the one before is kept until the next is whole.
@@ -45,7 +45,7 @@ class Checkpoints:
 
     def weights_path(self, epoch: int) -> Path:
         """Where the weights of an epoch lie, if they were kept."""
-        return self._folder / f"epoch-{epoch:03d}.safetensors"
+        return self._folder.parent / weights_name(epoch)
 
     def kept(self) -> list[Path]:
         """The weights that are kept, first epoch first."""

@@ -118,13 +118,17 @@ def layer_metrics(pooled: Mapping[str, np.ndarray], quality: Sequence[str]) -> d
     }
 
 
-def check_computable(pooled: Mapping[str, np.ndarray], measure: MeasureSection) -> None:
+def check_computable(pooled: Mapping[str, np.ndarray], measure: MeasureSection, domain: str = "target") -> None:
     """Computes everything that a study asks of the layers once, so that it fails before any training.
 
+    Args:
+        pooled: as `layer_metrics`.
+        domain: whose images they are; the quality of layers is measured on those of "target" alone.
     Raises:
         StudyError: names the measure or metric for which the probe images or the features are too few.
     """
     first = {pooling: layers[:1] for pooling, layers in pooled.items()}
+    more = {"target": "probe.n or the number of test images", "origin": "probe.origin_n or the number of origin images"}
 
     def similarity(name: str) -> None:
         for layers in first.values():
@@ -133,7 +137,7 @@ def check_computable(pooled: Mapping[str, np.ndarray], measure: MeasureSection) 
 
     for kind, names, compute in (
         ("similarity", measure.similarity, similarity),
-        ("quality", measure.quality, lambda name: layer_metrics(first, [name])),
+        ("quality", measure.quality if domain == "target" else (), lambda name: layer_metrics(first, [name])),
     ):
         for name in names:
             try:
@@ -141,5 +145,5 @@ def check_computable(pooled: Mapping[str, np.ndarray], measure: MeasureSection) 
             except ShapeError as error:
                 raise StudyError(
                     f'measure.{kind} "{name}"', f"{error.where} {error.problem}",
-                    "raise probe.n or the number of test images, or leave it out",
+                    f"raise {more[domain]}, or leave it out",
                 ) from error  # fmt: skip

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -18,12 +19,15 @@ from engine.activations.store import Activations
 from engine.backbones import initialise
 from engine.backbones.backbone import Backbone, BackboneInfo
 from engine.data.pixels import PixelCache, Pixels
+from engine.errors import DamagedError
 from engine.finetune.augment import Augmentation, augmented
+from engine.finetune.checkpoints import load_checked
 from engine.finetune.inputs import Inputs
 from engine.finetune.methods import METHODS
 from engine.finetune.objective import Objective
 from engine.finetune.reference import Reference
 from engine.finetune.trainer import Trainer, draw_head
+from engine.runs.record import remake_run
 from engine.study import FinetuneSection, RunSpec
 
 
@@ -167,6 +171,22 @@ class FeatureLearner:
     def weights(self) -> dict[str, Tensor]:
         """Only the head: the backbone is the pre-trained one, named by its digest in `run.json`."""
         return {f"head.{name}": value for name, value in self._head.state_dict().items()}
+
+
+def restore_backbone(backbone: Backbone, path: Path) -> None:
+    """Puts the weights of a trained run's checkpoint into a backbone of the same architecture; the head is left out.
+
+    Raises:
+        DamagedError: not a checkpoint of simtui's, changed since it was written, or of another backbone.
+    """
+    _, tensors = load_checked(path)
+    prefix = "backbone."  # as `Classifier` names it
+    found = {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
+    try:
+        backbone.load_state_dict(found)
+    except RuntimeError as error:
+        problem = f"does not hold the weights of {backbone.info.name}"
+        raise DamagedError(str(path), problem, remake_run(path.parent.parent)) from error
 
 
 def learning_rate(spec: RunSpec) -> float:

@@ -16,7 +16,7 @@ from engine.backbones import load_backbone
 from engine.backbones.backbone import Backbone
 from engine.data.pixels import PixelCache
 from engine.errors import DamagedError, StudyError
-from engine.finetune.attention import attention_digest, take_attention
+from engine.finetune.attention import attention_digest, attention_ids, take_attention
 from engine.finetune.inputs import Inputs
 from engine.runs.attention_maps import AttentionMaps, read_attention, write_attention
 from engine.study import BackboneSection
@@ -107,7 +107,10 @@ def _attention(
     key = key_of(backbone.info, attention_digest(inputs.attention))
     path = store.path(key)
     try:
-        return read_attention(path, remake_activations(path)), key, ()
+        known = read_attention(path, remake_activations(path))
+        if known.images != attention_ids(inputs.attention) or known.pixels is None:
+            raise DamagedError(str(path), "holds other images than its name says", remake_activations(path))
+        return known, key, ()
     except DamagedError as error:
         if path.exists():
             _log.warning("%s; it is made again", error)

@@ -226,13 +226,9 @@ class _Run:
         self._checkpoints.save_weights(epoch, self._learner.weights(), {"run": self._record.run_id})
         if METHODS[self._spec.method].trains_backbone:
             weights_sha256 = sha256_file(self._checkpoints.weights_path(epoch))
-            inputs = self._bench.inputs
-            digests = {
-                "target": inputs.probe_digest,
-                "origin": inputs.origin_probe.digest if inputs.origin_probe else "",
-            }
             for domain, probe in probes.items():
-                key = activation_key(weights_sha256, digests[domain], (self._backbone.info.name,))
+                images_digest = self._bench.inputs.digest_of_probe(domain)
+                key = activation_key(weights_sha256, images_digest, (self._backbone.info.name,))
                 self._bench.store.save(key, probe)
                 self._activations[key] = f"epoch {epoch}"
 

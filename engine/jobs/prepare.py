@@ -57,6 +57,7 @@ class Preparation:
         device = torch.device(plan.devices[0])
         # Every core: the other workers start only when this is done.
         torch.set_num_threads(_n_cores())
+        notes: dict[str, None] = {}  # each once: most are the same for every backbone
         for section in study.backbone:
             try:
                 backbone = load_reference_backbone(section, device)
@@ -70,10 +71,10 @@ class Preparation:
                 ) from error
             check_computable(reference.probe.pooled, study.measure)
             if reference.origin_probe:
-                check_computable(reference.origin_probe.pooled, study.measure)
-            notes = (*_notes(inputs), *reference.notes)
+                check_computable(reference.origin_probe.pooled, study.measure, "origin")
+            notes |= dict.fromkeys((*_notes(inputs), *reference.notes))
             del backbone
-        plan = replace(plan, notes=notes)
+        plan = replace(plan, notes=tuple(notes))
         self._say("running", 0, 0, n_workers=plan.n_workers)
         write_plan(self._folder.path / PLAN_FILE, plan)
 

@@ -8,7 +8,7 @@ import numpy as np
 def map_correlation(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Pearson correlation over the patches of each pair of maps: whether the same places stand out.
 
-    Invariant to scaling and shifting of either side.
+    Invariant to positive scaling and to shifting of either side.
 
     Args:
         before, after: `(..., P)`.
@@ -28,7 +28,7 @@ def map_correlation(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 def map_overlap(before: np.ndarray, after: np.ndarray) -> np.ndarray:
     """Histogram intersection of each pair of maps, each made to sum to 1: the share of attention in the same place.
 
-    Invariant to scaling of either side.
+    Invariant to positive scaling of either side; not to shifting.
 
     Args:
         before, after: `(..., P)`, not negative.
@@ -36,7 +36,7 @@ def map_overlap(before: np.ndarray, after: np.ndarray) -> np.ndarray:
         `(...)` float64 in [0, 1], 1 where they are equal; NaN where a map is zero everywhere.
     Source: "SIM" of Bylinskii et al. 2019.
     """
+    x, y = (np.asarray(each, np.float64) for each in (before, after))
     with np.errstate(invalid="ignore", divide="ignore"):
-        x, y = (np.asarray(each, np.float64) / np.asarray(each, np.float64).sum(-1, keepdims=True)
-                for each in (before, after))  # fmt: skip
-    return np.minimum(x, y).sum(-1)
+        shares = (each / each.sum(-1, keepdims=True) for each in (x, y))
+        return np.minimum(*shares).sum(-1)

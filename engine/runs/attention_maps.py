@@ -15,6 +15,7 @@ from engine.errors import DamagedError
 from engine.hdf5 import NamedArray, Reader, open_arrays, write_arrays
 
 ATTENTION_FILE = "attention.h5"
+DOMAINS = ("target", "origin")
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class AttentionMaps:
 
     Attributes:
         images: ids, in the order of everything else.
-        domains: "target" or "origin" of each.
+        domains: "target" or "origin" of each; "file" of an image that is in neither.
         maps: pooling -> `(n, n_layers, n_heads, P)` float16: attention that the CLS token ("cls"), or the patch tokens
             on average ("feat"), pay to each patch; what goes to CLS and registers is missing from the sums.
         entropy: pooling -> `(n, n_layers, n_heads)` float32 in nats, over the patches.
@@ -48,6 +49,11 @@ class AttentionMaps:
     def side(self) -> int:
         """Patches in a row of an image."""
         return round(float(next(iter(self.maps.values())).shape[3]) ** 0.5)
+
+
+def metric_name(statistic: str, domain: str, pooling: str) -> str:
+    """The name in `Results.layer_quality` of what is made of the maps: `entropy`, `distance` and the like."""
+    return f"attention_{statistic}_{domain}_{pooling}"
 
 
 def write_attention(path: Path, found: AttentionMaps) -> None:
@@ -108,10 +114,15 @@ def _misfit(found: AttentionMaps) -> str:
         return f"holds {n} images and {n_layers} layers, but distances of {found.distance.shape}"
     if not found.maps or set(found.maps) != set(found.entropy):
         return f"holds maps of {sorted(found.maps)} and entropies of {sorted(found.entropy)}"
+    if any(maps.ndim != 4 for maps in found.maps.values()):
+        return f"holds maps of {[maps.shape for maps in found.maps.values()]}; need four dimensions"
     for pooling, maps in found.maps.items():
         need = (n, n_layers, found.n_heads, found.side**2)
         if maps.shape != need or found.entropy[pooling].shape != need[:3]:
             return f"{pooling} maps are {maps.shape}, entropies {found.entropy[pooling].shape}; need {need}"
-    if found.pixels is not None and (found.pixels.ndim != 4 or len(found.pixels) != n or found.pixels.shape[3] != 3):
-        return f"holds pixels of {found.pixels.shape} for {n} images"
+    pixels = found.pixels
+    if pixels is not None:
+        is_square = pixels.ndim == 4 and pixels.shape == (n, pixels.shape[1], pixels.shape[1], 3)
+        if not is_square or pixels.dtype != np.uint8:
+            return f"holds pixels of {pixels.dtype} {pixels.shape} for {n} images"
     return ""

@@ -161,6 +161,11 @@ def remake_run(run_path: Path) -> str:
     return f"rm -r {shlex.quote(str(run_path))} && simtui run {shlex.quote(str(run_path.parent.parent))}"
 
 
+def weights_name(epoch: int) -> str:
+    """The name in a run's folder, and in `RunRecord.files`, of the weights after an epoch."""
+    return f"checkpoints/epoch-{epoch:03d}.safetensors"
+
+
 def _upgrade_from_1(raw: dict[str, Any]) -> None:
     provenance = raw.get("provenance")
     if isinstance(provenance, dict):

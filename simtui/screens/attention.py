@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from textual import work
 from textual.app import ComposeResult
 
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
+from engine.jobs.attention import attention_of_image
+from engine.runs.record import RunRecord
+from engine.runs.study_folder import StudyFolder
 from simtui.actions import ATTENTION
+from simtui.reader import Maps
+from simtui.safe_text import safe
+from simtui.screens.ask import AskScreen
 from simtui.screens.view import ViewScreen, bindings_of
 from simtui.selection import after
 from simtui.views import attention
@@ -24,6 +33,7 @@ class AttentionScreen(ViewScreen):
     def compose_data(self) -> ComposeResult:
         """What is shown, the pictures, the layers."""
         self._shown: AttentionScreenData | None = None
+        self._of_file: tuple[str, Maps] | None = None
         yield Lines(id="control")
         yield Pictures("pictures", self.simtui.is_colorless)
         yield Lines(id="layers")
@@ -35,13 +45,14 @@ class AttentionScreen(ViewScreen):
         if record is None:
             return self.nothing("No runs yet.", "Attention maps are made at the end of a run.")
         answer = self.simtui.answer(ATTENTION)
-        if answer is None:
+        found = self._of_file[1] if self._of_file and self._of_file[0] == run_id else answer and answer.value
+        if found is None:
             return None if self._shown else self.nothing("reading …")
         self._shown = None
-        if isinstance(answer.value, SimtuiError):
-            return self.failed(answer.value)
-        assert isinstance(answer.value, tuple)
-        before, after_maps = answer.value
+        if isinstance(found, SimtuiError):
+            return self.failed(found)
+        assert isinstance(found, tuple)
+        before, after_maps = found
         self._shown = attention.screen_data(before, after_maps, self.simtui.selection)
         self.lines("control").show([attention.control(self._shown, record)])
         self.call_after_refresh(self._draw)
@@ -80,9 +91,38 @@ class AttentionScreen(ViewScreen):
 
     def action_step_image(self, step: int) -> None:
         """The next image of the set."""
-        if self._shown:
+        if self._of_file:
+            self._of_file = None
+            self.show()
+        elif self._shown:
             images = attention.image_names(self._shown.before)
             self.simtui.select(image=after(images, images[self._shown.image], step))
+
+    def action_open_image(self) -> None:
+        """Asks for an image file, and shows the attention on it."""
+        self.simtui.push_screen(AskScreen("Attention on which image file?", "/data/photo.png"), self._open_file)
+
+    def _open_file(self, name: str | None) -> None:
+        snapshot, run_id = self.simtui.snapshot, self.simtui.shown_run_id()
+        record = snapshot.record(run_id) if snapshot else None
+        if name and snapshot and record:
+            self.simtui.notify(f"computing the attention on {safe(name)} …", markup=False)
+            self._compute(snapshot.path, record, Path(name).expanduser())
+
+    @work(thread=True)
+    def _compute(self, study_path: Path, record: RunRecord, image_path: Path) -> None:
+        """In a child process, which loads the models: it takes seconds."""
+        try:
+            maps = attention_of_image(StudyFolder(study_path), record, image_path)
+        except SimtuiError as error:
+            said = "\n".join(safe(line) for line in str(error).splitlines())
+            self.app.call_from_thread(self.simtui.notify, said, severity="error", timeout=12, markup=False)
+        else:
+            self.app.call_from_thread(self._show_file, record.run_id, maps)
+
+    def _show_file(self, run_id: str, maps: Maps) -> None:
+        self._of_file = (run_id, maps)
+        self.show()
 
     def action_step_run(self, step: int) -> None:
         """The next run."""

@@ -60,7 +60,8 @@ class HelpScreen(ModalScreen[None]):
 def help_lines(view: str) -> tuple[Line, ...]:
     """What the view shows, then its own keys, then those that work everywhere, two columns of them."""
     own = [action for action in actions_of(view) if action.views != ALL]
-    common = [action for action in actions_of(view) if action.views == ALL]
+    common = [action for action in actions_of(view) if action.views == ALL and not action.name.startswith("app.view")]
+    common.insert(0, Action("", (), f"1-{len(VIEWS)}", "", "the other views"))
     return (
         (Span(VIEWS[view], STRONG),),
         *wrapped(EXPLANATIONS[view], _WIDTH, 6),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from simtui.app import SimtuiApp
 
 MIN_WIDTH, MIN_HEIGHT = 60, 20
-_TABS_START = " simtui  "
+_TABS_START, _SHORT_START = " simtui  ", " "
 _MIN_NAME_WIDTH = 12
 
 
@@ -155,23 +155,25 @@ class ViewScreen(Screen[None]):
                 if start <= event.x < end:
                     self.simtui.action_view(view)
 
-    def _tab_titles(self) -> dict[str, str]:
-        """What is written for each view: its name, or a short one where not all names fit."""
+    def _tab_titles(self) -> tuple[str, dict[str, str]]:
+        """What stands in front, and what is written for each view: its name, or a short one where not all names fit."""
         padded = {view: f" {i} {title} " for i, (view, title) in enumerate(VIEWS.items(), start=1)}
         if len(_TABS_START) + sum(map(len, padded.values())) + _MIN_NAME_WIDTH <= self.size.width:
-            return padded
-        return {view: f" {i} {SHORT_VIEWS[view]}" for i, view in enumerate(VIEWS, start=1)}
+            return _TABS_START, padded
+        return _SHORT_START, {view: f" {i} {SHORT_VIEWS[view]}" for i, view in enumerate(VIEWS, start=1)}
 
     def _tab_places(self) -> dict[str, tuple[int, int]]:
-        places, x = {}, len(_TABS_START)
-        for view, title in self._tab_titles().items():
+        start, titles = self._tab_titles()
+        places, x = {}, len(start)
+        for view, title in titles.items():
             places[view] = (x, x + len(title))
             x += len(title)
         return places
 
     def _tabs(self, width: int) -> Line:
-        spans = [Span(_TABS_START, STRONG)]
-        spans += [Span(title, KEY if view == self.VIEW else DIM) for view, title in self._tab_titles().items()]
+        start, titles = self._tab_titles()
+        spans = [Span(start, STRONG)]
+        spans += [Span(title, KEY if view == self.VIEW else DIM) for view, title in titles.items()]
         name, mark = self.simtui.study_title
         room = max(width - line_width(spans) - 2, 0)
         shown = name if cell_len(name) <= room - len(mark) else fitted(name, max(room - len(mark), 0))

@@ -19,8 +19,8 @@ from simtui.widgets.pictures import Picture
 EXPLANATION = (
     "Where the heads of one layer look on one image: in the pre-trained model θ*, in this run's model at its last "
     "epoch, and the difference (orange: more than before, blue: less). CLS is the attention of the class token, Feat "
-    "the mean over the patch tokens. Both maps share one scale, from 0 to the largest of the two. i takes any image "
-    "file, where the run's weights were kept. Entropy in nats and distance in pixels are means over the heads shown."
+    "the mean over the patch tokens. Both maps share one scale. i takes any image file, where the run's weights were "
+    "kept. Entropy is in nats, distance in pixels."
 )
 POOLINGS = ("cls", "feat")
 _MORE, _LESS = (230, 159, 0), (86, 180, 233)

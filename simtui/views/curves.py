@@ -21,10 +21,9 @@ from simtui.views.layer_map import POOLINGS, measure_name
 from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count, figure, line, spread
 
 EXPLANATION = (
-    "Similarity of a block to the same block of the pre-trained model (left) and test accuracy (right; AUROC where an "
-    "image may have several labels) at every epoch. The line is the mean over the seeds; s turns the band from one "
-    "standard deviation to the 95 % interval of the mean (bootstrap) and to the single runs. Epoch 0 is the model "
-    "before training, with an untrained head."
+    "Similarity of a block to the same block of the pre-trained model (left) and test accuracy (right; AUROC where "
+    "images have several labels), mean over the seeds. s turns the band from one standard deviation to the 95 % "
+    "interval of the mean and to the single runs. At epoch 0 the head is untrained."
 )
 _NO_SPREAD = Spread(None, None, 0)
 
@@ -212,12 +211,12 @@ def _control(found: Found, key: SimilarityKey, selection: Selection, epoch: int,
     fixed = fixed_group(found.value, selection)
     fixed = short_names([each.backbone for each in found.value]).get(fixed, fixed)
     over = {"methods": "methods of ", "backbones": "backbones, ", "all": "all backbones and methods"}[selection.overlay]
+    band = {"sd": "± sd", "95 %": "95 % of the mean", "runs": "single runs"}[selection.band]
     return (
         Span(" layer ", DIM), Span(safe(selection.layer) + place, ACCENT),
-        Span("   epoch ", DIM), Span(f"{epoch} of {n_epochs - 1}", ACCENT),
-        Span("   band ", DIM), Span({"sd": "± sd"}.get(selection.band, selection.band), ACCENT),
-        Span("   images ", DIM), Span(safe(key.probe), ACCENT),
-        Span("   overlay ", DIM), Span(over + (safe(fixed) if selection.overlay != "all" else ""), ACCENT),
+        Span("  epoch ", DIM), Span(f"{epoch} of {n_epochs - 1}", ACCENT),
+        Span(f"  {band} on ", DIM), Span(safe(key.probe), ACCENT),
+        Span("  ", DIM), Span(over + (safe(fixed) if selection.overlay != "all" else ""), ACCENT),
     )  # fmt: skip
 
 

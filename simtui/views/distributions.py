@@ -91,7 +91,9 @@ def rows(view: DistributionsView, width: int, height: int, is_colorless: bool) -
     frames = [_frame([getattr(each, side) for each in view.groups]) for side in ("similarity", "score")]
     title = f"{label_of(view.key.measure)}, {view.key.probe} images"
     titles = (title if len(title) < half else short_of(view.key.measure), f"test {view.score}")
-    head = line(" " * (_NAME_WIDTH + 1), *(Span(fitted(title, half + 2), STRONG) for title in titles))
+    head = line(
+        " " * (_NAME_WIDTH + 1), Span(fitted(titles[0], half + 2), STRONG), Span(fitted(titles[1], half), STRONG)
+    )
     lines = [head]
     for i, each in list(enumerate(view.groups))[first : first + n_shown]:
         color = "" if is_colorless else curve_color(i)

@@ -17,10 +17,9 @@ from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count,
 from simtui.views.scatter import Marks, Point, Scatter, frame_of, marks
 
 EXPLANATION = (
-    "Every run that is done: similarity to the pre-trained model at the last epoch (right is more alike) against its "
-    "accuracy divergence, the reference accuracy minus its own (down is better; the reference is the best run of the "
-    "same backbone). The shaded corner is T_X(η, ε): similarity at least η and divergence at most ε. Strong marks are "
-    "on the Pareto front of their backbone: none is better in both."
+    "Every finished run: similarity to the pre-trained model (right is more alike) against accuracy divergence, the "
+    "reference accuracy minus its own (down is better; reference: the best run of its backbone). Shaded: T_X(η, ε), "
+    "similarity ≥ η and divergence ≤ ε. Strong marks are on the Pareto front of their backbone."
 )
 
 

@@ -88,6 +88,16 @@ def test_a_frozen_study_reads_back_equal_from_any_folder(study: Study, tmp_path:
             '[probe]\nn = 11\n[measure]\nsimilarity = ["rsa", "mutual_knn"]\n[finetune]',
             'probe.n = 11: need at least 12 images for measure.similarity "mutual_knn"',
         ),
+        (
+            "[finetune]",
+            '[probe]\norigin_n = 11\n[measure]\nsimilarity = ["rsa", "mutual_knn"]\n[finetune]',
+            'probe.origin_n = 11: need at least 12 images for measure.similarity "mutual_knn"',
+        ),
+        ("[finetune]", "[probe]\norigin_n = -1\n[finetune]", "probe.origin_n = -1: need a number from 0"),
+        ("[finetune]", "[probe]\norigin_n = 1.5\n[finetune]", "probe.origin_n = 1.5: need an integer from 0"),
+        ("[finetune]", "[attention]\nn = -1\n[finetune]", "attention.n = -1: need a number from 0"),
+        ("[finetune]", "[attention]\nn = 1001\n[finetune]", "attention.n = 1001: need a number up to 1000"),
+        ("[finetune]", "[attention]\nm = 1\n[finetune]", 'unknown key "m"; known here: n'),
         ("seeds = 3", "methods = []", "finetune.methods = []: need at least one"),
         ("full = 5e-4", "full = 0.0", "finetune.learning_rate.full = 0.0: need a number above 0"),
         ("full = 5e-4", "full = 10.0", "finetune.learning_rate.full = 10.0: need a number below 10"),
@@ -161,6 +171,36 @@ def test_settings_of_later_versions_at_their_defaults_leave_a_runs_name_as_it_wa
     # Computed before rotation, colour, class weights and sampling existed.
     assert spec.run_id == "bundled-supervised_full_seed00_08a09df9"
     assert replace(spec, finetune=replace(spec.finetune, rotation=10.0)).run_id != spec.run_id
+
+
+@pytest.mark.parametrize("setting", ["origin_probe_n", "attention_n"])
+def test_the_origin_probe_and_attention_name_a_run_unless_they_are_at_their_defaults(setting: str) -> None:
+    study = Study(StudySection("x"), DataSection(path="/data"), (BackboneSection("bundled:supervised"),))
+    spec = run_specs(study)[0]
+    assert (spec.origin_probe_n, spec.attention_n) == (512, 6)
+    ids = {replace(spec, **{setting: n}).run_id for n in (0, getattr(spec, setting), 13)}  # type: ignore[arg-type]
+    assert len(ids) == 3 and "bundled-supervised_full_seed00_08a09df9" in ids
+
+
+def test_they_reach_the_runs_and_cannot_change_in_a_folder_that_has_begun(tmp_path: Path) -> None:
+    was = _load(tmp_path, TEXT)
+    now = _load(tmp_path, TEXT.replace("[finetune]", "[probe]\norigin_n = 0\n[attention]\nn = 0\n[finetune]"))
+    assert {(spec.origin_probe_n, spec.attention_n) for spec in run_specs(now)} == {(0, 0)}
+    with pytest.raises(StudyError, match=r"probe\.origin_n: is 0, but the study folder was started with 512"):
+        extended_study(was, now)
+    with pytest.raises(StudyError, match=r"attention\.n: is 0, but the study folder was started with 6"):
+        extended_study(was, replace(was, attention=now.attention))
+    assert _load(tmp_path, freeze_study(now)) == now
+
+
+def test_how_many_origin_images_a_measure_needs_matters_only_where_some_are_compared(tmp_path: Path) -> None:
+    measure = '[measure]\nsimilarity = ["mutual_knn"]\n[finetune]'
+    text = TEXT.replace("[finetune]", f"[probe]\norigin_n = 0\n{measure}")
+    assert _load(tmp_path, text).probe.origin_n == 0
+    origin = '[origin]\npath = "/elsewhere/imagenet"\n'
+    assert origin in text
+    few = text.replace("origin_n = 0", "origin_n = 5").replace(origin, "")
+    assert _load(tmp_path, few).origin is None
 
 
 def test_how_images_are_read_may_change_until_a_run_has_begun(tmp_path: Path) -> None:

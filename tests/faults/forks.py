@@ -30,7 +30,7 @@ from engine.runs.record import State
 from engine.runs.study_folder import StudyFolder
 from engine.study import load_study
 
-LASTING = ("results.h5", "history.csv", "checkpoints/*.safetensors", "../../activations/*.h5")
+LASTING = ("results.h5", "history.csv", "attention.h5", "checkpoints/*.safetensors", "../../activations/*.h5")
 
 
 def make_backbone_tiny() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.cleaning import free, groups_of
+from engine.cleaning import TRAINING, free, groups_of
 from engine.errors import LockedError
 from engine.integrity import verify
 from engine.lock import locked
@@ -30,7 +30,7 @@ def folder(finished: StudyFolder, tmp_path: Path) -> StudyFolder:
     return StudyFolder(Path(shutil.copytree(finished.path, tmp_path / "study")))
 
 
-KINDS = ("run.json", "results.h5", "history.csv", "checkpoints/epoch-006.safetensors")
+KINDS = ("run.json", "results.h5", "history.csv", "attention.h5", "checkpoints/epoch-006.safetensors")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -104,13 +104,40 @@ def test_clean_frees_what_nobody_needs_and_nothing_else(folder: StudyFolder, und
 
 
 def test_clean_frees_more_if_asked_and_the_records_know(folder: StudyFolder) -> None:
-    asked = ["checkpoints", "activations", "images", "reference activations"]
+    asked = ["checkpoints", "activations", "images", "reference activations", "attention maps"]
     assert {group.name for group in groups_of(folder)} == set(asked)
     free(folder, asked)
     assert groups_of(folder) == ()
     assert verify(folder).findings == ()
     assert {len(record.files) for record in folder.listing().records} == {2}
     assert work(folder) == 0 and verify(folder).findings == ()
+
+
+def test_clean_frees_the_maps_of_trained_runs_and_their_records_forget_them(folder: StudyFolder) -> None:
+    group = {group.name: group for group in groups_of(folder)}["attention maps"]
+    runs = {record.run_id: record for record in folder.listing().records}
+    trained = {run_id for run_id, record in runs.items() if record.spec.method != "linear"}
+    assert {path.parent.name for path in group.paths} == trained and len(trained) == 2
+    assert {run_id for run_id, record in runs.items() if "attention.h5" in record.files} == trained
+    assert group.cost == TRAINING and free(folder, ["attention maps"]) == group.n_bytes > 0
+    assert not any(path.exists() for path in group.paths)
+    assert not any("attention.h5" in record.files for record in folder.listing().records)
+    assert "attention maps" not in {group.name for group in groups_of(folder)}
+    assert work(folder) == 0 and verify(folder).findings == ()
+    assert not any(path.exists() for path in group.paths)  # runs that are done are not run again for them
+
+
+def test_maps_of_the_pre_trained_model_are_made_again_and_then_needed(folder: StudyFolder) -> None:
+    record = folder.listing().records[0]
+    path = folder.activations_path / f"{record.provenance.attention_reference}.h5"
+    whole = path.read_bytes()
+    free(folder, ["reference activations"])
+    assert not path.exists() and verify(folder).findings == ()
+    assert work(folder) == 0
+    assert path.read_bytes() == whole
+    groups = {group.name: group for group in groups_of(folder)}
+    assert path in groups["reference activations"].paths
+    assert path not in groups["unused activations"].paths
 
 
 def test_a_damaged_record_keeps_what_it_may_need(folder: StudyFolder) -> None:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.analysis.forgetting import forgetting_table
+from engine.analysis.forgetting import forgetting_of_records
 from engine.analysis.runs import runs_table
 from engine.backbones.weights import local_file
 from engine.checkpoint_seal import seal_checkpoint
@@ -170,7 +170,7 @@ def test_damaged_records(folder: StudyFolder) -> None:
         assert len(listing.records) + len(listing.damaged) == 1
         n_shown += len(listing.records)
         to_csv(runs_table(listing.records))
-        to_csv(forgetting_table(listing.records))
+        to_csv(forgetting_of_records(listing.records))
         snapshot = Snapshot(folder.path, "s", listing.records, listing.damaged)
         runs.sheet(snapshot)
         runs.summary(snapshot)

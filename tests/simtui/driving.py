@@ -47,8 +47,10 @@ async def settled(pilot: Pilot[None]) -> None:
     app = app_of(pilot)
     await pilot.pause()
     is_readable = app.snapshot is None or app.snapshot.error is None
-    if is_readable and app._view in ("map", "trajectories") and app._question(app._view) is not None:
-        await until(pilot, lambda: app.answer(app._view) is not None)
+    view = app.screen
+    slot = view.slot if isinstance(view, ViewScreen) else ""
+    if is_readable and slot not in ("", "runs") and app._question(slot) is not None:
+        await until(pilot, lambda: app.answer(slot) is not None)
     await pilot.pause()
 
 

@@ -37,7 +37,15 @@ def _rows(path: Path) -> list[dict[str, str]]:
 
 async def test_numbers_open_the_views(study: Path) -> None:
     async with opened(study) as pilot:
-        for key, view in (("2", "map"), ("3", "trajectories"), ("4", "forgetting"), ("1", "runs")):
+        for key, view in (
+            ("2", "map"),
+            ("3", "trajectories"),
+            ("4", "space"),
+            ("5", "distributions"),
+            ("6", "correlation"),
+            ("7", "forgetting"),
+            ("1", "runs"),
+        ):
             await press(pilot, key)
             assert view == view_of(pilot).VIEW
             assert text_of(pilot, "summary")
@@ -158,20 +166,21 @@ async def test_trajectories_step_through_layers_epochs_and_groups(study: Path) -
 
 
 async def test_forgetting_reads_out_its_rows(study: Path) -> None:
-    async with opened(study, view="4") as pilot:
+    async with opened(study, view="7") as pilot:
         assert text_of(pilot, "summary").startswith("Origin k-NN drops most for full, bundled:")
         await press(pilot, "j")
         assert "linear · n = 2" in text_of(pilot, "detail")
         await press(pilot, "end")
-        assert "bundled:self-supervised (self-supervised) · scratch" in text_of(pilot, "detail")
-        await press(pilot, "1", "4")
+        assert "bundled:self-supervised · self-supervised · scratch" in text_of(pilot, "detail")
+        await press(pilot, "1", "7")
         assert "scratch" in text_of(pilot, "detail")
 
 
 @pytest.mark.parametrize(
     ("view", "name", "n_rows"),
     [("1", "sample_study-runs.csv", 12), ("3", "sample_study-trajectory-mean-of-layers.csv", 15),
-     ("4", "sample_study-forgetting.csv", 6)],
+     ("4", "sample_study-space-mean-of-layers-eta0.80-epsilon0.020.csv", 12),
+     ("5", "sample_study-distribution-mean-of-layers.csv", 12), ("7", "sample_study-forgetting.csv", 6)],
 )  # fmt: skip
 async def test_e_writes_what_is_on_the_screen(study: Path, view: str, name: str, n_rows: int) -> None:
     async with opened(study, view=view) as pilot:
@@ -389,12 +398,12 @@ class TestStates:
     async def test_one_seed_has_no_sd(self, small_study: Path) -> None:
         async with opened(small_study, view="3") as pilot:
             assert "± –" in text_of(pilot, "legend") and "n = 1" in text_of(pilot, "legend")
-            await press(pilot, "4")
+            await press(pilot, "7")
             assert "0.640 ± –" in written(pilot)
 
     async def test_a_study_without_an_origin_set(self, tmp_path: Path) -> None:
         write_study(tmp_path / "s", study_of(("bundled:supervised",), seeds=1, epochs=1, has_origin=False))
-        async with opened(tmp_path / "s", view="4") as pilot:
+        async with opened(tmp_path / "s", view="7") as pilot:
             assert text_of(pilot, "summary") == "This study has no origin set."
             assert "add [origin] to the study file" in text_of(pilot, "notes")
 
@@ -444,7 +453,19 @@ class TestSizes:
         study = study_of(("bundled:supervised",), seeds=2, epochs=2, measures=measures)
         write_study(tmp_path / "s", study, n_layers=12)
         async with opened(tmp_path / "s", size=size) as pilot:
-            for keys in (("1",), ("2",), *([("m",)] * 4), ("3",), *([("m",)] * 4), ("4",)):
+            for keys in (
+                ("1",),
+                ("2",),
+                *([("m",)] * 4),
+                ("3",),
+                *([("m",)] * 4),
+                ("4",),
+                ("5",),
+                ("5", "t"),
+                ("6",),
+                ("7",),
+                ("8",),
+            ):
                 await press(pilot, *keys)
                 for lines in pilot.app.screen.query(Lines):
                     room = lines.content_size.width

@@ -55,7 +55,18 @@ def _assert_clean(pilot: Pilot[None]) -> None:
 @pytest.mark.parametrize("size", [(60, 20), (120, 40)])
 async def test_no_view_lets_a_name_do_anything(tmp_path: Path, size: tuple[int, int]) -> None:
     async with opened(_hostile_study(tmp_path / "s"), size=size) as pilot:
-        for keys in (("1", "G", "g"), ("2", "l", "p", "m", "n"), ("3", "j", "v", "v"), ("4", "j"), ("e",)):
+        for keys in (
+            ("1", "G", "g"),
+            ("2", "l", "p", "m", "n"),
+            ("3", "j", "v", "v"),
+            ("3", "d"),
+            ("4", "l"),
+            ("5", "t", "t"),
+            ("6", "l"),
+            ("7", "j"),
+            ("8",),
+            ("e",),
+        ):
             await press(pilot, *keys)
             _assert_clean(pilot)
         await press(pilot, "question_mark")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 
-from simtui.plotting import AXIS_WIDTH, Frame, Plot, Series, plot
+from simtui.plotting import Frame, Plot, Series, axis_width, plot
 
 FRAME = Frame((0.0, 10.0), (0.0, 1.0), (0.0, 5.0, 10.0), (0.0, 0.5, 1.0))
+AXIS_WIDTH = axis_width(FRAME)
 X = tuple(float(i) for i in range(11))
 FLAT = tuple([0.5] * 11)
 RISING = tuple(i / 10 for i in range(11))

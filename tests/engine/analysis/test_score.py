@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from engine.analysis.forgetting import forgetting_table
+from engine.analysis.forgetting import forgetting_of_records
 from engine.analysis.runs import runs_table
 from engine.analysis.score import ACCURACY, AUROC, score_in, score_of, scores_of
 from engine.runs.record import Provenance, RunRecord, State
@@ -41,7 +41,7 @@ def test_runs_that_have_not_begun_do_not_decide() -> None:
 
 
 def test_forgetting_shows_the_score_of_the_task() -> None:
-    found = forgetting_table([of_task("multilabel")])
+    found = forgetting_of_records([of_task("multilabel")])
     assert "test_accuracy_mean" not in found.columns and score_in(found.columns) is AUROC
     row = dict(zip(found.columns, found.rows[0], strict=True))
     assert row["test_auroc_mean"] == 0.75

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_table
+from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_of_records, forgetting_table
 from engine.analysis.options import TableOptions
 from engine.analysis.runs import runs_table
 from engine.analysis.study_data import RunData, StudyData, read_study
@@ -17,7 +17,7 @@ from engine.analysis.table import Spread
 from engine.analysis.tables import table_of
 from engine.analysis.trajectory import trajectories
 from engine.errors import StudyError
-from engine.export import to_csv, write_csv
+from engine.export import to_csv, write_table
 from engine.runs.record import Provenance, RunRecord, State, write_record
 from engine.runs.results import Results, SimilarityKey, write_results
 from engine.runs.study_folder import StudyFolder
@@ -42,7 +42,11 @@ def _results(seed: int, n_epochs: int) -> Results:
     results = Results(("blocks.0", "blocks.1"))
     for epoch in range(n_epochs):
         matrix = np.array([[1.0 - 0.1 * epoch - 0.02 * seed, 0.3], [0.2, 1.0 - 0.3 * epoch]])
-        results = results.with_epoch({KEY: matrix}, {"test_accuracy": 0.5 + 0.1 * epoch + 0.1 * seed})
+        quality = {
+            "test_accuracy": 0.5 + 0.1 * epoch + 0.1 * seed,
+            "origin_knn": {0: 0.8, 2: 0.6 + 0.1 * seed}.get(epoch),
+        }
+        results = results.with_epoch({KEY: matrix}, quality)
     return results
 
 
@@ -101,7 +105,7 @@ def test_a_run_without_the_layer_is_left_out(folder: StudyFolder) -> None:
 
 
 def test_forgetting_is_before_minus_after_over_the_runs_that_are_done(folder: StudyFolder) -> None:
-    table = forgetting_table(folder.listing().records)
+    table = forgetting_table(read_study(folder), TableOptions())
     assert table.column("method") == ("full", "scratch")
     assert table.column("n_seeds") == (2, 1)
     assert table.column("drop_mean")[0] == pytest.approx(0.15)
@@ -113,7 +117,7 @@ def test_forgetting_is_before_minus_after_over_the_runs_that_are_done(folder: St
 
 def test_without_an_origin_set_the_forgetting_table_says_so(folder: StudyFolder) -> None:
     records = [replace(record, first={}, last={}) for record in folder.listing().records]
-    table = forgetting_table(records)
+    table = forgetting_of_records(records)
     assert table.notes[0] == NO_ORIGIN
     assert set(table.column("drop_mean")) == {None}
 
@@ -154,8 +158,9 @@ def test_similarities_are_those_that_the_study_asks_for(folder: StudyFolder) -> 
     table = runs_table(records)
     assert table.columns[-7:-3] == columns
     assert table.rows[0][-7:-3] == (0.25, None, None, 0.5)
-    table = forgetting_table(records)
-    assert table.columns[-8:] == tuple(f"{name}_{what}" for name in columns for what in ("mean", "sd"))
+    table = forgetting_of_records(records)
+    of_origin = tuple(f"{name}_origin" for name in columns)
+    assert table.columns[-16:] == tuple(f"{name}_{what}" for name in (*columns, *of_origin) for what in ("mean", "sd"))
     assert table.column("rsa_cls_mean")[0] == 0.25
     assert TableOptions().key(records).measure == "rsa"
     assert TableOptions(measure="debiased_cka").key(records).measure == "debiased_cka"
@@ -221,6 +226,6 @@ def test_csv_has_nine_digits_and_no_cell_that_a_spreadsheet_would_run(folder: St
         rows=(("=cmd()",), (0.123456789123,), (None,), (-1.5,)),
     )
     assert to_csv(table) == 'a\n\'=cmd()\n0.123456789\n""\n-1.5\n'
-    write_csv(table, tmp_path / "t.csv")
+    write_table(table, tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text() == to_csv(table)
     assert to_csv(replace(table, rows=((math.inf,), ("@x",), ("a\nb",)))) == 'a\n""\n\'@x\n"a\nb"\n'

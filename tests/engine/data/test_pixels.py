@@ -24,7 +24,16 @@ from engine.data import sources
 from engine.data.images import SQUARE_PROTOCOL, decode_square, open_regular, square_of_array
 from engine.data.intensity import Decoding
 from engine.data.manifest import Item, Label, Manifest
-from engine.data.pixels import CacheOptions, PartlyCached, PixelCache, check_pixels, pixel_cache, probe_items
+from engine.data.pixels import (
+    CacheOptions,
+    ChosenRows,
+    PartlyCached,
+    PixelCache,
+    check_pixels,
+    chosen,
+    pixel_cache,
+    probe_items,
+)
 from engine.data.read import read_dataset
 from engine.errors import DamagedError, DataError, ImageError, MachineError
 from engine.files import digest
@@ -354,6 +363,36 @@ def test_rows_of_an_archive_cannot_be_read_one_by_one(tmp_path: Path) -> None:
     cache = pixel_cache(path, items, 14, tmp_path / "cache")
     for pixels, item in zip(cache.pixels[:], cache.items, strict=True):
         np.testing.assert_array_equal(pixels, square_of_array(images[int(item.path[-8:])], SIDE).pixels)
+
+
+# Some of the images
+
+
+@pytest.mark.parametrize("n_cached", [30, 17, 0])
+def test_chosen_images_are_read_where_they_lie(dataset: Manifest, tmp_path: Path, n_cached: int) -> None:
+    options = CacheOptions(max_bytes=n_cached * SIDE * SIDE * 3)
+    whole = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache", options=options)
+    wanted = [whole.items[row] for row in (29, 4, 11)]
+    part = chosen(whole, wanted)
+    assert isinstance(part.pixels, ChosenRows)
+    assert part.items == tuple(whole.items[row] for row in (4, 11, 29))  # in the order of the cache
+    assert (part.pixels.shape, len(part.pixels), part.skipped) == ((3, SIDE, SIDE, 3), 3, ())
+    expected = np.array(whole.pixels[np.array([4, 11, 29])])
+    for rows in (slice(None), slice(1, 9), slice(0), np.array([2, 0, 2]), np.array([], np.int64)):
+        found = part.pixels[rows]
+        assert found.dtype == np.uint8
+        assert found.tobytes() == expected[rows].tobytes() and found.shape == expected[rows].shape
+
+
+def test_the_digest_of_chosen_images_is_of_what_they_are_and_how_they_were_decoded(
+    dataset: Manifest, tmp_path: Path
+) -> None:
+    whole = pixel_cache(dataset.root, dataset.items, 14, tmp_path / "cache")
+    digests = {chosen(whole, whole.items[:n]).digest for n in (1, 2, 30)} | {whole.digest}
+    assert len(digests) == 4
+    assert chosen(whole, whole.items[1::-1]).digest == chosen(whole, whole.items[:2]).digest
+    larger = pixel_cache(dataset.root, dataset.items, 28, tmp_path / "cache")
+    assert chosen(larger, whole.items[:2]).digest not in digests
 
 
 # Other studies

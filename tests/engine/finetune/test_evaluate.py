@@ -65,6 +65,19 @@ def test_too_few_images_for_a_measure_are_refused_by_its_name() -> None:
         check_computable(pooled, MeasureSection(similarity=("debiased_cka",)))
 
 
+def test_the_quality_of_layers_asks_nothing_of_the_origin_images() -> None:
+    pooled = {"cls": np.random.default_rng(0).standard_normal((2, 4, 3))}
+    asked = MeasureSection(similarity=("debiased_cka",), quality=("spectrum_alpha",))
+    with pytest.raises(StudyError, match="spectrum_alpha") as caught:
+        check_computable(pooled, asked)
+    assert caught.value.fix.startswith("raise probe.n or the number of test images")
+    check_computable(pooled, asked, "origin")
+    few = {"cls": pooled["cls"][:, :3]}
+    with pytest.raises(StudyError, match="debiased_cka") as caught:
+        check_computable(few, asked, "origin")
+    assert caught.value.fix == "raise probe.origin_n or the number of origin images, or leave it out"
+
+
 FINDINGS = np.array([[1, 0, -1], [0, 1, -1], [1, -1, -1], [0, 0, -1]])
 SCORES = torch.tensor([[2.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [0.5, 0.0, 0.0], [1.0, -2.0, 0.0]])
 

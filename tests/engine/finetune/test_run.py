@@ -11,8 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.activations.extract import extract
+from engine.activations.extract import extract, normalised
 from engine.activations.store import ActivationStore
+from engine.backbones.attention import attention_of
+from engine.backbones.backbone import Backbone
 from engine.errors import NonFiniteError, TrainingError
 from engine.finetune import learner as learner_module
 from engine.finetune.checkpoints import Checkpoints
@@ -22,6 +24,7 @@ from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.jobs.prepare import Preparation
 from engine.jobs.scheduler import queue_runs
+from engine.runs.attention_maps import read_attention
 from engine.runs.record import RunRecord, Session, State, read_record, write_record
 from engine.runs.results import Results, SimilarityKey, read_results
 from engine.runs.study_folder import StudyFolder
@@ -98,8 +101,11 @@ def test_every_epoch_has_every_figure_and_epoch_0_is_the_model_before_training(
             "train_loss", "val_loss", "val_accuracy", "val_balanced_accuracy", "val_auroc", "val_ece",
             "test_loss", "test_accuracy", "test_balanced_accuracy", "test_auroc", "test_ece", "origin_knn",
         }  # fmt: skip
-        assert {(key.pooling, key.measure) for key in found.similarity} == {
-            (pooling, measure) for pooling in ("cls", "feat") for measure in ("linear_cka", "debiased_cka")
+        assert {(key.probe, key.pooling, key.measure) for key in found.similarity} == {
+            (probe, pooling, measure)
+            for probe in ("target", "origin")
+            for pooling in ("cls", "feat")
+            for measure in ("linear_cka", "debiased_cka")
         }
         for name, values in found.quality.items():
             assert np.isfinite(values).tolist() == ([True, False, True] if name == "origin_knn" else [True] * 3)
@@ -133,10 +139,7 @@ def test_similarity_is_that_of_the_stored_activations_by_an_independent_formula(
 ) -> None:
     path, full = results["full"]
     backbone = load_reference_backbone(site.specs["full"].backbone, torch.device("cpu"))
-    weights = load_file(Checkpoints(path).weights_path(2))
-    backbone.load_state_dict(
-        {name.removeprefix("backbone."): v for name, v in weights.items() if name.startswith("backbone.")}
-    )
+    load_trained(backbone, Checkpoints(path).weights_path(2))
     cache = site.bench.inputs.splits["test"]
     theirs = site.bench.reference.probe
     ours = extract(backbone, cache, layer_rows=site.bench.inputs.probe_rows)
@@ -150,6 +153,87 @@ def test_similarity_is_that_of_the_stored_activations_by_an_independent_formula(
             assert full.similarity[CLS][2, i, j] == pytest.approx(expected, abs=1e-5)
 
 
+def test_the_origin_images_are_compared_from_epoch_0_on(site: Site, results: dict[str, tuple[Path, Results]]) -> None:
+    path, full = results["full"]
+    key = replace(CLS, probe="origin")
+    diagonals = {method: np.diagonal(found.similarity[key], axis1=1, axis2=2) for method, (_, found) in results.items()}
+    np.testing.assert_allclose(diagonals["full"][0], 1, atol=1e-6)
+    np.testing.assert_allclose(diagonals["linear"], 1, atol=1e-6)
+    assert (diagonals["full"][2] < 1).all() and (diagonals["scratch"][0] < 0.999).all()
+    assert not np.array_equal(full.similarity[key][2], full.similarity[CLS][2])  # other images
+    assert read_record(path).last["linear_cka_cls_origin"] == pytest.approx(
+        float(diagonals["full"][2].mean()), abs=1e-6
+    )
+    inputs = site.bench.inputs
+    assert inputs.origin_probe is not None and len(inputs.origin_probe.items) == 24
+    keys = [key for key, role in read_record(path).activations.items() if role == "epoch 2"]
+    ids = [inputs.probe_ids, tuple(item.id for item in inputs.origin_probe.items)]
+    assert all(site.bench.store.load(key, of) is not None for key, of in zip(keys, ids, strict=True))
+
+
+def test_attention_is_looked_at_before_and_after_training(results: dict[str, tuple[Path, Results]]) -> None:
+    names = {
+        f"attention_{name}_{domain}_{pooling}"
+        for name in ("entropy", "correlation", "overlap", "distance")
+        for domain in ("target", "origin")
+        for pooling in ("cls", "feat")
+        if (name, pooling) != ("distance", "cls")
+    }
+    for method, (_, found) in results.items():
+        assert found.layer_quality.keys() == names
+        for name, values in found.layer_quality.items():
+            assert np.isfinite(values).all(axis=1).tolist() == [True, False, True], (method, name)
+    full, linear, scratch = (results[method][1].layer_quality for method in ("full", "linear", "scratch"))
+    for name in names:
+        np.testing.assert_allclose(full[name][0], linear[name][0], rtol=1e-5)  # both start as θ*
+        np.testing.assert_array_equal(linear[name][0], linear[name][2])
+        if "correlation" in name or "overlap" in name:
+            np.testing.assert_allclose(full[name][0], 1, atol=1e-3)
+            assert (full[name][2] < full[name][0]).all() and (scratch[name][0] < 0.999).all()
+        else:
+            assert (full[name][2] != full[name][0]).all()
+
+
+def test_the_maps_of_a_trained_run_are_those_of_its_last_weights(
+    site: Site, results: dict[str, tuple[Path, Results]]
+) -> None:
+    reference = site.bench.reference.attention
+    assert reference is not None and reference.pixels is not None
+    for method in ("full", "scratch"):
+        path, found = results[method]
+        kept = read_attention(path / "attention.h5", "")
+        assert (kept.images, kept.domains, kept.pixels) == (reference.images, reference.domains, None)
+        backbone = load_reference_backbone(site.specs[method].backbone, torch.device("cpu"))
+        load_trained(backbone, Checkpoints(path).weights_path(2))
+        again = attention_of(backbone, normalised(torch.from_numpy(reference.pixels), backbone.info))
+        np.testing.assert_allclose(kept.maps["feat"].astype(float), again.feat.numpy(), atol=1e-4)
+        np.testing.assert_allclose(kept.distance, again.distance.numpy(), rtol=1e-4)
+        rows = np.array(kept.domains) == "origin"
+        entropy = again.feat_entropy.numpy()[rows].mean((0, 2))
+        np.testing.assert_allclose(found.layer_quality["attention_entropy_origin_feat"][2], entropy, rtol=1e-5)
+    assert not (results["linear"][0] / "attention.h5").exists()
+    assert {m: "attention.h5" in read_record(results[m][0]).files for m in results} == {
+        "full": True, "linear": False, "scratch": True,
+    }  # fmt: skip
+
+
+def test_without_origin_probe_and_attention_a_run_is_what_it_was(
+    site: Site, results: dict[str, tuple[Path, Results]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = site.bench
+    inputs = replace(bench.inputs, origin_probe=None, attention={})
+    reference = replace(bench.reference, origin_probe=None, attention=None, attention_key="")
+    monkeypatch.setattr(site, "bench", replace(bench, inputs=inputs, reference=reference))
+    record = site.run(tmp_path / "full", site.specs["full"])
+    found, (path, whole) = read_results(tmp_path / "full"), results["full"]
+    assert {key.probe for key in found.similarity} == {"target"} and found.layer_quality == {}
+    for key, matrices in found.similarity.items():
+        np.testing.assert_array_equal(matrices, whole.similarity[key])
+    assert "attention.h5" not in record.files and not (tmp_path / "full" / "attention.h5").exists()
+    for name in ("history.csv", "checkpoints/epoch-002.safetensors"):
+        assert _content(tmp_path / "full" / name) == _content(path / name)
+
+
 @pytest.mark.parametrize("method", ["full", "linear", "scratch"])
 def test_a_run_that_was_cut_off_anywhere_ends_as_if_it_had_not_been(
     site: Site, results: dict[str, tuple[Path, Results]], tmp_path: Path, method: str
@@ -160,8 +244,9 @@ def test_a_run_that_was_cut_off_anywhere_ends_as_if_it_had_not_been(
         site.run(path, site.specs[method], Watcher(break_at=(2, 2)))
     assert read_record(path).epochs_done == 1
     assert site.run(path, site.specs[method]).state is State.DONE
-    for name in ("results.h5", "history.csv", "checkpoints/epoch-002.safetensors"):
-        assert _content(path / name) == _content(whole_path / name), name
+    for name in ("results.h5", "history.csv", "attention.h5", "checkpoints/epoch-002.safetensors"):
+        if (method, name) != ("linear", "attention.h5"):
+            assert _content(path / name) == _content(whole_path / name), name
 
 
 def test_a_damaged_resume_point_is_passed_over_for_the_one_before(
@@ -226,7 +311,7 @@ def test_a_layer_that_cannot_be_compared_is_named(
         monkeypatch.setattr(
             learner_module.FeatureLearner,
             "observe",
-            lambda learner: replace(real(learner), probes={"target": poisoned}),
+            lambda learner: replace(seen := real(learner), probes={**seen.probes, "target": poisoned}),
         )
     with pytest.raises(NonFiniteError, match=rf"^blocks\.3 \(feat\) of {model}: 1 of .* the first at image 1"):
         site.run(tmp_path / "linear", site.specs["linear"])
@@ -239,6 +324,14 @@ def test_too_little_memory_names_a_smaller_batch(site: Site, tmp_path: Path, mon
     monkeypatch.setattr(learner_module, "augmented", exhausted)
     with pytest.raises(TrainingError, match=r"out of memory at batch_size = 8\n  fix: .*batch_size = 4"):
         site.run(tmp_path / "full", site.specs["full"])
+
+
+def load_trained(backbone: Backbone, path: Path) -> None:
+    """Not by the engine's own way, which is what these tests are about."""
+    weights = load_file(path)
+    backbone.load_state_dict(
+        {name.removeprefix("backbone."): v for name, v in weights.items() if name.startswith("backbone.")}
+    )
 
 
 def _content(path: Path) -> bytes:

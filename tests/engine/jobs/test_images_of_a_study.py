@@ -10,7 +10,8 @@ from PIL import Image
 
 from engine.cleaning import groups_of
 from engine.data.pixels import PartlyCached
-from engine.errors import DataError
+from engine.errors import DataError, StudyError
+from engine.finetune.attention import attention_digest
 from engine.finetune.inputs import Inputs
 from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import notes_of, read_plan
@@ -18,7 +19,7 @@ from engine.jobs.prepare import Preparation
 from engine.jobs.progress import study_progress
 from engine.runs.study_folder import StudyFolder
 from engine.study import load_study
-from tests.studies import write_study
+from tests.studies import make_images, write_study
 
 SIDE_BYTES = 73 * 73 * 3
 
@@ -80,6 +81,52 @@ def test_the_probe_is_the_same_in_another_study_on_the_same_images(tmp_path: Pat
     request.write_text(request.read_text().replace('path = "images"', 'path = "elsewhere"'))
     _, second = prepared(request, tmp_path / "two" / "out")
     assert first.probe_ids == second.probe_ids and first.probe_digest == second.probe_digest
+
+
+def test_origin_images_to_compare_and_images_to_look_at_are_chosen_by_content(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    request.write_text(request.read_text().replace("n = 6", "n = 6\norigin_n = 10\n[attention]\nn = 4"))
+    _, found = prepared(request, tmp_path / "one" / "out")
+    assert found.origin is not None and found.origin_probe is not None
+    assert {domain: len(cache.items) for domain, cache in found.attention.items()} == {"target": 4, "origin": 4}
+    assert set(found.origin_probe.items) < set(found.origin.items) and len(found.origin_probe.items) == 10
+    assert {item.label for item in found.origin_probe.items} == {0, 1, 2}
+    assert set(found.attention["target"].items) < set(found.splits["test"].items)
+    for part, whole in ((found.origin_probe, found.origin), (found.attention["target"], found.splits["test"])):
+        rows = [whole.items.index(item) for item in part.items]
+        assert np.array_equal(part.pixels[:], whole.pixels[np.array(rows)])
+    _, again = prepared(request, tmp_path / "two" / "out")
+    assert again.origin_probe is not None and again.origin_probe.digest == found.origin_probe.digest
+    assert attention_digest(again.attention) == attention_digest(found.attention)
+
+
+def test_neither_is_there_where_none_is_asked_for_or_there_is_no_origin_set(tmp_path: Path) -> None:
+    request = write_study(tmp_path, methods=["linear"])
+    text = request.read_text()
+    request.write_text(text.replace("n = 6", "n = 6\norigin_n = 0\n[attention]\nn = 0"))
+    folder, found = prepared(request, tmp_path / "none")
+    assert found.origin is not None and (found.origin_probe, dict(found.attention)) == (None, {})
+    assert len(list(folder.activations_path.glob("*.h5"))) == 5
+    request.write_text(text.replace('[origin]\npath = "origin"\nn = 24\n', ""))
+    _, found = prepared(request, tmp_path / "no origin")
+    assert (found.origin, found.origin_probe, list(found.attention)) == (None, None, ["target"])
+
+
+def test_too_few_origin_images_for_a_measure_are_said_before_training(tmp_path: Path) -> None:
+    """As many as the study asks for, of which too few can be used."""
+    request = write_study(tmp_path, methods=["linear"])
+    measure = '[measure]\nsimilarity = ["mutual_knn"]\nquality = ["effective_rank"]\n[machine]'
+    text = request.read_text().replace("n = 6", "n = 12\norigin_n = 12").replace("[machine]", measure)
+    request.write_text(text.replace('path = "origin"', 'path = "origin"\nmax_skipped = 1.0'))
+    make_images(tmp_path / "more", 40, seed=5)
+    request.write_text(request.read_text().replace('path = "images"', 'path = "more"'))
+    for path in sorted((tmp_path / "origin").rglob("*.png"))[:14]:
+        path.write_bytes(path.read_bytes()[:-200])
+    folder = make_study_folder(load_study(request), tmp_path / "out")
+    with pytest.raises(StudyError) as caught:
+        Preparation(folder, reports=True).prepare()
+    assert caught.value.where == 'measure.similarity "mutual_knn"' and "10" in caught.value.problem
+    assert caught.value.fix == "raise probe.origin_n or the number of origin images, or leave it out"
 
 
 def test_a_plan_of_an_earlier_version_has_no_notes(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_a_study_survives_kills_and_stops_and_ends_as_if_undisturbed(tmp_path: P
     whole = make_study_folder(request, tmp_path / "whole")
     assert start_study(whole).wait() == 0
     for record in whole.listing().records:
-        for name in ("results.h5", "history.csv", "checkpoints/epoch-003.safetensors"):
+        names = ["results.h5", "history.csv", "checkpoints/epoch-003.safetensors"]
+        for name in [*names, "attention.h5"] if record.spec.method == "full" else names:
             paths = [each.run_path(record.run_id) / name for each in (folder, whole)]
             assert paths[0].read_bytes() == paths[1].read_bytes(), (record.run_id, name)
     assert not list(folder.path.rglob("*.tmp-*")) and not list(folder.path.rglob("*.lock"))
@@ -75,7 +76,11 @@ def test_a_study_survives_kills_and_stops_and_ends_as_if_undisturbed(tmp_path: P
         (session,) = record.sessions
         assert session.versions["torch"] and session.host and session.seconds > 0 and session.started_at
         assert set(record.files) >= {"results.h5", "history.csv", "checkpoints/epoch-003.safetensors"}
-        assert list(record.activations.values()).count("reference") == 5
+        assert ("attention.h5" in record.files) == (record.spec.method == "full")
+        # Three splits, the probe and the origin set, the origin probe, and the attention maps.
+        assert list(record.activations.values()).count("reference") == 7
+        assert record.activations[record.provenance.attention_reference] == "reference"
+        assert record.provenance.n_origin_probe == 24
     resumed = [record for record in folder.listing().records if len(record.sessions) > 1]
     assert resumed and all(record.sessions[1].first_epoch > 0 for record in resumed)
 

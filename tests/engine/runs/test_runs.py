@@ -125,6 +125,29 @@ def test_quality_of_layers_reads_back_and_an_older_file_has_none(tmp_path: Path)
         assert tree["quality/effective_rank_cls"].dims == ("epoch", "layer")
 
 
+def test_a_metric_of_layers_that_some_epochs_lack_is_nan_there(tmp_path: Path) -> None:
+    """Attention is looked at before training and after it, and not between."""
+    results = Results(("blocks.0", "blocks.1"))
+    rows: list[dict[str, np.ndarray] | None] = [
+        {"attention_cls": np.array([1.0, 2.0]), "rank_cls": np.array([5.0, 6.0])},
+        {"rank_cls": np.array([7.0, 8.0])},
+        None,
+        {"attention_cls": np.array([3.0, 4.0]), "late_cls": np.array([9.0, 9.0])},
+    ]
+    for each in rows:
+        results = results.with_epoch({KEY: np.zeros((2, 2))}, {"test_accuracy": 0.5}, each)
+    write_results(tmp_path, results)
+    nan = [np.nan, np.nan]
+    expected = {
+        "attention_cls": [[1, 2], nan, nan, [3, 4]], "rank_cls": [[5, 6], [7, 8], nan, nan],
+        "late_cls": [nan, nan, nan, [9, 9]],
+    }  # fmt: skip
+    for found in (results, read_results(tmp_path)):
+        assert found.layer_quality.keys() == expected.keys()
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found.layer_quality[name], np.array(values, np.float32))
+
+
 def test_the_same_results_are_the_same_bytes_however_they_came_about(tmp_path: Path) -> None:
     write_results(tmp_path / "whole", _results(3))
     write_results(tmp_path / "part", _results(2))

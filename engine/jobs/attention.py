@@ -1,0 +1,170 @@
+"""The attention of θ* and of a run's model on any image file: asked of a child process, kept in the user's cache.
+
+Needs no torch: `engine.jobs.attention_child` loads the models. An answer lies under the digest of all that decides it
+(the image's content, how it is decoded, the weights of both models), so it never grows old.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from platformdirs import user_cache_path
+
+from engine.errors import DamagedError, ImageError, MachineError, SimtuiError, StudyError
+from engine.files import digest
+from engine.finetune.methods import METHODS
+from engine.jobs.stage import Failure
+from engine.runs.attention_maps import AttentionMaps, read_attention
+from engine.runs.record import RunRecord, State, remake_run, weights_name
+from engine.runs.study_folder import StudyFolder
+
+BEFORE_FILE, AFTER_FILE = "before.h5", "after.h5"
+_PROTOCOL = "attention of one image; v1"
+# An answer takes up to 1 MB for a ViT-L. The oldest go when there are more.
+_N_KEPT = 200
+# Loading ViT-L from a cold disk on two cores takes about a minute.
+TIMEOUT_S = 300.0
+
+
+def attention_of_image(
+    folder: StudyFolder, record: RunRecord, image_path: Path, timeout_s: float = TIMEOUT_S
+) -> tuple[AttentionMaps, AttentionMaps]:
+    """The maps of one image by θ*, with its pixels, and by a run's model at its last epoch.
+
+    The image is decoded as those of the study's dataset are. Both results are one object where the run's method trains
+    no backbone. The image's id is the name of its file; its domain is "file".
+
+    Args:
+        image_path: a file that `engine.data.images` reads.
+        timeout_s: how long the child process may take.
+    Raises:
+        StudyError: the run is not done, or its weights were not kept or were freed.
+        ImageError: there is no such file, or no regular one.
+        MachineError: the child process crashes, or takes too long.
+        SimtuiError: what the child process expects: an image or weights that cannot be read, other weights than the
+            run's, a backbone whose attention cannot be read.
+    """
+    is_frozen = weights_of(folder, record) is None
+    sha256 = _content_of(image_path)
+    place = _cache_path() / _key(folder, record, sha256)
+    try:
+        found = _answer(place, sha256, is_frozen)
+    except DamagedError:  # or absent
+        with _writable(place) as written:
+            _ask(folder, record, image_path, written, timeout_s)
+            found = _answer(written, sha256, is_frozen)
+    before, after = (replace(maps, images=(image_path.name,)) for maps in found)
+    return before, before if is_frozen else after
+
+
+def weights_of(folder: StudyFolder, record: RunRecord) -> Path | None:
+    """The weights of a run after its last epoch; None where its method leaves the backbone as it is.
+
+    Raises:
+        StudyError: the run is not done, or its weights were not kept or were freed.
+    """
+    if record.state is not State.DONE:
+        fix = f"simtui run {shlex.quote(str(folder.path))} goes on with it"
+        raise StudyError(record.run_id, f"is {record.state}: its last weights are not there yet", fix)
+    if not METHODS[record.spec.method].trains_backbone:
+        return None
+    name, run_path = weights_name(record.spec.epochs), folder.run_path(record.run_id)
+    if name in record.files:
+        return run_path / name
+    if record.spec.keep == "none":
+        fix = 'set keep = "ends" under [study] and run the study again in a new folder'
+        raise StudyError(record.run_id, 'its weights were not kept (study.keep = "none")', fix)
+    raise StudyError(record.run_id, "its weights were freed", f"{remake_run(run_path)} trains it again")
+
+
+def _content_of(path: Path) -> str:
+    """SHA-256 of a file that an image may be in."""
+    from engine.data.images import open_regular  # loads Pillow, which whoever only looks at a study does without
+
+    try:
+        with open_regular(path) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except ValueError as error:  # a name that no file can have
+        raise ImageError(str(path), "no such file", "give the path of an image") from error
+
+
+def _key(folder: StudyFolder, record: RunRecord, sha256: str) -> str:
+    from engine.data.images import SQUARE_PROTOCOL
+
+    data, provenance = folder.study.data, record.provenance
+    content = [
+        *(_PROTOCOL, SQUARE_PROTOCOL, sha256, data.window, data.frame, record.spec.backbone.name),
+        *(provenance.input_size, provenance.weights_sha256, record.run_id),
+        record.files.get(weights_name(record.spec.epochs), ""),
+    ]
+    return digest(content)
+
+
+def _cache_path() -> Path:
+    return user_cache_path("simtui") / "attention"
+
+
+@contextmanager
+def _writable(place: Path) -> Iterator[Path]:
+    """The place in the cache, with room made for it; one for the moment where the cache cannot be written."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        others = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+    except OSError:
+        with tempfile.TemporaryDirectory() as temporary:
+            yield Path(temporary)
+        return
+    for old in others[_N_KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)
+    yield place
+
+
+def _answer(place: Path, sha256: str, is_frozen: bool) -> tuple[AttentionMaps, AttentionMaps]:
+    remake = f"rm -r {shlex.quote(str(place))}, and ask again"
+    before = read_attention(place / BEFORE_FILE, remake)
+    after = before if is_frozen else read_attention(place / AFTER_FILE, remake)
+    for maps in (before, after):
+        if maps.images != (sha256,):
+            raise DamagedError(str(place), "is of another image than its name says", remake)
+    return before, after
+
+
+def _ask(folder: StudyFolder, record: RunRecord, image_path: Path, place: Path, timeout_s: float) -> None:
+    """Has a child process write the answer.
+
+    Raises:
+        SimtuiError: as `attention_of_image`.
+    """
+    paths = (folder.path.resolve(), record.run_id, image_path.absolute(), place)
+    command = [sys.executable, "-m", "engine.jobs.attention_child", *map(str, paths)]
+    try:
+        child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired as error:
+        problem = f"its attention was not there after {timeout_s:.0f} s"
+        raise MachineError(str(image_path), problem, "try again when this machine has less to do") from error
+    except OSError as error:
+        problem = f"no process could be started for it ({error.strerror})"
+        raise MachineError(str(image_path), problem, "try again when this machine has less to do") from error
+    if child.returncode != 0:
+        raise _failure(child, image_path)
+
+
+def _failure(child: subprocess.CompletedProcess[bytes], image_path: Path) -> SimtuiError:
+    """What the child said last, or how it ended without a word."""
+    with contextlib.suppress(ValueError, TypeError, IndexError):
+        return Failure(**json.loads(child.stdout.splitlines()[-1])).as_error()
+    said = child.stderr.decode("utf-8", "replace").strip().splitlines()
+    last = said[-1][:200] if said else "without a word"
+    problem = f"the process that computes its attention ended with code {child.returncode} ({last})"
+    return MachineError(str(image_path), problem, 'see what is broken with "simtui doctor"')
