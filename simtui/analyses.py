@@ -10,7 +10,7 @@ from typing import Any
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import StudyData
 from engine.errors import SimtuiError
-from simtui.actions import DISTRIBUTIONS, FORGETTING, LAYERS, SPACE, TRAJECTORIES
+from simtui.actions import CORRELATION, DISTRIBUTIONS, FORGETTING, LAYERS, SPACE, TRAJECTORIES
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,7 @@ ANALYSES: Mapping[str, tuple[str, str]] = {
     TRAJECTORIES: ("trajectory", "trajectories"),
     LAYERS: ("layer_profile", "layer_profiles"),
     SPACE: ("space", "space"),
+    CORRELATION: ("correlation", "correlation"),
     FORGETTING: ("forgetting", "forgetting_table"),
     DISTRIBUTIONS: ("distribution", "distributions"),
 }

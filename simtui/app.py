@@ -20,7 +20,7 @@ from textual.theme import Theme
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
-from simtui.actions import ATTENTION, DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, actions_of
+from simtui.actions import ATTENTION, CORRELATION, DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, actions_of
 from simtui.analyses import ANALYSES, Found
 from simtui.exporting import export_csv
 from simtui.lookalikes import use_lookalikes
@@ -38,6 +38,7 @@ from simtui.reader import (
 )
 from simtui.safe_text import safe
 from simtui.screens.attention import AttentionScreen
+from simtui.screens.correlation import CorrelationScreen
 from simtui.screens.curves import TrajectoriesScreen
 from simtui.screens.distributions import DistributionsScreen
 from simtui.screens.forgetting import ForgettingScreen
@@ -69,6 +70,7 @@ _SCREENS: dict[str, type[ViewScreen]] = {
     TRAJECTORIES: TrajectoriesScreen,
     SPACE: SpaceScreen,
     DISTRIBUTIONS: DistributionsScreen,
+    CORRELATION: CorrelationScreen,
     FORGETTING: ForgettingScreen,
     ATTENTION: AttentionScreen,
 }

@@ -8,6 +8,11 @@ from pathlib import Path
 from engine.analysis.attention import attention_map_table, find_image, study_attention
 from engine.analysis.attention_table import attention_table
 from engine.analysis.comparison import comparison_table
+from engine.analysis.correlation_tables import (
+    correlation_intervals_table,
+    correlation_points_table,
+    correlation_table,
+)
 from engine.analysis.distribution import distribution_table
 from engine.analysis.forgetting import forgetting_table
 from engine.analysis.heatmap import heatmap_table
@@ -83,6 +88,9 @@ DATA_TABLES: Mapping[str, Callable[[StudyData, TableOptions], Table]] = {
     "comparison": comparison_table,
     "forgetting": forgetting_table,
     "attention": attention_table,
+    "correlation": correlation_table,
+    "correlation_intervals": correlation_intervals_table,
+    "correlation_points": correlation_points_table,
 }
 
 

@@ -9,6 +9,7 @@ from textual.screen import ModalScreen
 from simtui.actions import (
     ALL,
     ATTENTION,
+    CORRELATION,
     DISTRIBUTIONS,
     FORGETTING,
     MAP,
@@ -18,9 +19,9 @@ from simtui.actions import (
     VIEWS,
     Action,
     actions_of,
-)
+)  # fmt: skip
 from simtui.safe_text import fitted
-from simtui.views import attention, curves, distributions, forgetting, layer_map, runs, space
+from simtui.views import attention, correlation, curves, distributions, forgetting, layer_map, runs, space
 from simtui.views.parts import ACCENT, DIM, STRONG, Line, Span, wrapped
 from simtui.widgets.lines import Lines
 
@@ -30,6 +31,7 @@ EXPLANATIONS = {
     TRAJECTORIES: curves.EXPLANATION,
     SPACE: space.EXPLANATION,
     DISTRIBUTIONS: distributions.EXPLANATION,
+    CORRELATION: correlation.EXPLANATION,
     FORGETTING: forgetting.EXPLANATION,
     ATTENTION: attention.EXPLANATION,
 }
