@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 RUNS, MAP, TRAJECTORIES, SPACE = "runs", "map", "trajectories", "space"
 DISTRIBUTIONS, CORRELATION, FORGETTING, ATTENTION = "distributions", "correlation", "forgetting", "attention"
-LAYERS = "layers"  # a part of the trajectories view
+LAYERS, PREDICTION = "layers", "prediction"  # parts of the trajectories view and of the space view
 VIEWS = {
     RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Trajectories", SPACE: "Space", DISTRIBUTIONS: "Distributions",
     CORRELATION: "Correlation", FORGETTING: "Forgetting", ATTENTION: "Attention",
@@ -57,6 +57,9 @@ ACTIONS = (
     Action("step_eta(1)", ("right_square_bracket",), "]", "", "raise η", (SPACE,)),
     Action("step_epsilon(-1)", ("left_curly_bracket",), "{", "", "lower ε", (SPACE,)),
     Action("step_epsilon(1)", ("right_curly_bracket",), "}", "", "raise ε", (SPACE,)),
+    Action("forecast", ("t",), "t", "forecast", "which runs will end inside, told from the first epochs", (SPACE,)),
+    Action("step_until(-1)", ("less_than_sign",), "<", "", "forecast from fewer epochs", (SPACE,)),
+    Action("step_until(1)", ("greater_than_sign",), ">", "", "forecast from more epochs", (SPACE,)),
     Action("overlay", ("v",), "v", "group", "overlay methods, backbones or all", (TRAJECTORIES,)),
     Action("profile", ("d",), "d", "layers", "layer profile: how far each layer moved, and when", (TRAJECTORIES,)),
     Action("band", ("s",), "s", "band", "band: ± sd, 95 % of the mean, single runs", (TRAJECTORIES,)),

@@ -10,7 +10,7 @@ from typing import Any
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import StudyData
 from engine.errors import SimtuiError
-from simtui.actions import CORRELATION, DISTRIBUTIONS, FORGETTING, LAYERS, SPACE, TRAJECTORIES
+from simtui.actions import CORRELATION, DISTRIBUTIONS, FORGETTING, LAYERS, PREDICTION, SPACE, TRAJECTORIES
 
 
 @dataclass(frozen=True)
@@ -40,5 +40,6 @@ ANALYSES: Mapping[str, tuple[str, str]] = {
     SPACE: ("space", "space"),
     CORRELATION: ("correlation", "correlation"),
     FORGETTING: ("forgetting", "forgetting_table"),
+    PREDICTION: ("prediction", "prediction"),
     DISTRIBUTIONS: ("distribution", "distributions"),
 }

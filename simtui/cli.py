@@ -16,6 +16,7 @@ import click
 
 from engine.analysis.names import TABLE_NAMES
 from engine.errors import SimtuiError, StudyError
+from engine.figures.names import FIGURE_NAMES
 from engine.measures.table import MEASURES
 from simtui.lookalikes import use_lookalikes
 from simtui.safe_text import safe
@@ -230,6 +231,51 @@ def export(folder: Path, table: str, output: Path | None, file_format: str | Non
     write_table(found, output, file_format, digits)
     write_sources(output, study, found, options)
     click.echo(f"wrote {len(found.rows)} rows to {safe(output)}", err=True)
+
+
+@commands.command(
+    **examples(
+        "simtui figures studies/isic2018 -o paper/",
+        "simtui figures studies/isic2018 -o paper/ --only 2 --only tables --eta 0.85 --epsilon 0.01",
+        "simtui figures studies/isic2018 -o paper/ --only 3 --run full_seed03 --layer blocks.11 --format pdf",
+    )
+)
+@click.argument("folder", type=_FOLDER)
+@click.option("-o", "--output", type=_FOLDER, required=True, help="The folder to write into; made if missing.")
+@click.option(
+    "--only",
+    type=click.Choice(list(FIGURE_NAMES)),
+    multiple=True,
+    help=f"{'; '.join(f'{name}: {says}' for name, says in FIGURE_NAMES.items())}.  [default: all]",
+)
+@click.option("--measure", metavar="NAME", help=f"{', '.join(MEASURES)}.  [default: the study's first]")
+@click.option("--pooling", type=click.Choice(["cls", "feat"]), default="cls", show_default=True)
+@click.option(
+    "--probe",
+    type=click.Choice(["target", "origin"]),
+    default="target",
+    show_default=True,
+    help="Whose images are compared.",
+)
+@click.option("--layer", help="One block, such as blocks.11.  [default: the mean of all; 3: the last]")
+@click.option("--metric", metavar="NAME", default="test_ece", show_default=True, help="5: which quality.")
+@click.option("--eta", type=float, default=0.8, show_default=True, help="2: least similarity inside.")
+@click.option("--epsilon", type=float, default=0.02, show_default=True, help="2: most divergence inside.")
+@click.option("--run", help='3: the run, by its name or a part that fits only one.  [default: the first "full"]')
+@click.option("--format", "formats", type=click.Choice(["pdf", "png"]), multiple=True, help="[default: both]")
+@click.option("--dpi", type=click.IntRange(50, 1200), default=300, show_default=True, help="png: dots per inch.")
+def figures(
+    folder: Path, output: Path, only: tuple[str, ...], formats: tuple[str, ...], dpi: int, **chosen: Any
+) -> None:
+    """Draw the paper's figures and tables of a study, as PDF and PNG, each with its caption.
+
+    What the study has nothing for is skipped, with the reason. Exit code 2 where nothing could be drawn.
+    """
+    from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
+    from simtui.figures import report_figures
+
+    chosen["layer"] = chosen["layer"] or MEAN_OF_LAYERS
+    sys.exit(report_figures(_study_folder(folder), output, TableOptions(**chosen), only, formats, dpi))
 
 
 @commands.command(**examples("simtui demo", "simtui demo --out /tmp/demo --no-open"))

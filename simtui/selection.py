@@ -38,6 +38,7 @@ class Selection:
     by: By = "backbone and method"
     eta: float = TableOptions.eta
     epsilon: float = TableOptions.epsilon
+    until: int = TableOptions.until
     metric: str = ""
     over: Over = "runs"
     image: str | None = None
@@ -55,6 +56,7 @@ class Selection:
             epsilon=self.epsilon,
             metric=self.metric or TableOptions.metric,
             over=self.over,
+            until=self.until,
         )
 
     def key_among(self, keys: Sequence[SimilarityKey]) -> SimilarityKey:

@@ -1,5 +1,6 @@
 """Owns predicting early: which runs will end inside T_X(η, ε), told from their first epochs, and how often that fails.
 
+About 400 lines, as what is learned, how it is judged and what must be said beside it are one protocol.
 A model that only learned which methods end inside would look good and say nothing of the first epochs. So backbone and
 method are not among its features: the share inside of the same backbone and method is what it has to beat.
 """
@@ -24,7 +25,8 @@ from engine.runs.record import State
 
 PENALTY = 1.0
 FEATURES = ("similarity", "score below the best", "change of similarity", "change of score")
-PREDICTORS = ("model", "majority", "backbone and method")
+PREDICTORS = ("model", "majority class", "share by backbone and method")
+_BEST = "the best run of the same backbone and dataset, of any seed"
 _SURE_FROM = 6  # seeds that all agree: below, a sign test (two-sided) has p > 0.05
 
 
@@ -37,7 +39,7 @@ class Model:
         centre, scale: mean and standard deviation of each feature, `(n_features,)`; scale 1 without spread.
         coefficients: of the standardised features, `(n_features,)`; 0 where all training runs were of one class.
         intercept: in log odds.
-        is_of_one_class: all training runs were inside, or none; the intercept is then that of (number inside + 1) / (n + 2).
+        is_of_one_class: all training runs were inside, or none; the intercept is then that of (inside + 1) / (n + 2).
     """
 
     best: np.ndarray
@@ -153,7 +155,7 @@ def prediction(data: StudyData, options: TableOptions) -> Prediction:
             models[seed] = _forecast(early, is_known & ~is_of_seed, is_usable & early.is_done & is_of_seed, shares)
         _forecast(early, is_known, is_usable & ~early.is_done, shares)
         if len(np.unique(early.seed[is_known & np.isfinite(shares[:, 0])])) < 2:
-            why_none = "in fewer than 2 seeds has a run one of the same backbone and dataset among the other seeds"
+            why_none = "the best of the same backbone and dataset is known from other seeds for fewer than 2 seeds"
     has_none = is_usable & ~np.isfinite(shares[:, 0])
     left_out = Counter(each for each in early.obstacles if each)
     if models and has_none.any():
@@ -289,7 +291,8 @@ def _forecast(early: _Early, is_seen: np.ndarray, is_held: np.ndarray, shares: n
     n = np.bincount(groups, minlength=len(early.group))
     n_inside = np.bincount(groups, early.is_inside[is_seen], len(early.group))
     by_group = np.where(n > 0, n_inside / np.maximum(n, 1), overall)
-    shares[is_held, 0] = _logistic(x @ model.coefficients + model.intercept)
+    with np.errstate(invalid="ignore"):  # NaN where there is no best to be held against
+        shares[is_held, 0] = _logistic(x @ model.coefficients + model.intercept)
     shares[is_held, 1] = overall
     shares[is_held, 2] = by_group[early.group[is_held]]
     return model
@@ -345,15 +348,16 @@ def _definitions(made: Prediction, options: TableOptions) -> tuple[str, ...]:
     features = ", ".join(FEATURES if until > 1 else FEATURES[:2])
     return (
         f"inside: M_X ≥ η = {found.eta:g} and A_X ≤ ε = {found.epsilon:g} at the last epoch, compared at {DECIMALS} "
-        f"decimals; M_X: {column_of(found.key)}, {found.layer}; A_X: reference − {found.metric}; the reference is the "
-        + ("best of all runs of the same backbone and dataset" if options.reference is None else options.reference),
+        f"decimals; M_X: {column_of(found.key)}, {found.layer}; A_X: reference − {found.metric}; reference: "
+        f"{options.reference or _BEST}",
         f"{column_of(found.key)} and {found.metric}: at epoch {until}; nothing after it is a feature",
-        f"probability_inside: logistic regression on {features}, at epoch {until} and since epoch 1; standardised by "
-        f"mean and sd, L2 penalty {PENALTY:g} / 2 · ‖w‖² on the summed log loss; the best: of the same backbone and "
+        f"probability_inside: logistic regression on {features}, at epoch {until}, changes since epoch 1; standardised "
+        f"by mean and sd, L2 penalty {PENALTY:g} / 2 · ‖w‖² on the summed log loss; the best: of the same backbone and "
         "dataset, among the runs learned from",
         "backbone and method are not among the features: what they alone tell is probability_by_method, the share "
         "inside of the same backbone and method among the runs learned from (of all of these where it has none)",
-        "learned from: the runs done of all other seeds; for a run under way, all runs done; yes: 0.5 or more",
+        "learned from: the runs done of all other seeds; for a run under way, all runs done; predicted: yes from 0.5; "
+        "what is learned leans against the seed left out, so that near one half a share does worse than chance",
     )  # fmt: skip
 
 
@@ -366,7 +370,7 @@ def _verdict(made: Prediction) -> tuple[str, ...]:
     lines = [
         f"{name}: error {_said(each.error)}, Brier score {_said(each.brier)}" for name, each in made.failures.items()
     ]
-    is_beaten = {name: (made.failures[name].difference.high or 0.0) < 0 for name in PREDICTORS[1:]}
+    is_beaten = {name: round(made.failures[name].difference.high or 0.0, DECIMALS) < 0 for name in PREDICTORS[1:]}
     verdict = "the model beats both trivial predictors" if all(is_beaten.values()) else (
         "the model does not beat " + " nor ".join(name for name, each in is_beaten.items() if not each)
     )  # fmt: skip
@@ -383,9 +387,8 @@ def _verdict(made: Prediction) -> tuple[str, ...]:
 
 
 def _said(spread: Spread) -> str:
-    if spread.mean is None or spread.low is None or spread.high is None:
-        return "unknown" if spread.mean is None else f"{spread.mean:.3f} (no interval)"
-    return f"{spread.mean:.3f} ({spread.low:.3f} to {spread.high:.3f})"
+    mean, low, high = (f"{round(each or 0.0, 3) + 0.0:.3f}" for each in (spread.mean, spread.low, spread.high))  # no −0
+    return f"{mean} ({low} to {high})"
 
 
 def _left_out(made: Prediction) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from engine.analysis.forgetting import forgetting_table
 from engine.analysis.heatmap import heatmap_table
 from engine.analysis.layer_profile import diagonal_table, layers_table
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions, find_run
+from engine.analysis.prediction import prediction_table
 from engine.analysis.quality import quality_table
 from engine.analysis.runs import runs_table
 from engine.analysis.space import space_counts_table, space_table
@@ -88,6 +89,7 @@ DATA_TABLES: Mapping[str, Callable[[StudyData, TableOptions], Table]] = {
     "comparison": comparison_table,
     "forgetting": forgetting_table,
     "attention": attention_table,
+    "prediction": prediction_table,
     "correlation": correlation_table,
     "correlation_intervals": correlation_intervals_table,
     "correlation_points": correlation_points_table,

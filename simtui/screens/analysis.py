@@ -20,7 +20,7 @@ class AnalysisScreen(ViewScreen):
 
     def show_data(self) -> str | None:
         """What the engine found, or why it found nothing."""
-        found = self.simtui.found(self.VIEW)
+        found = self.simtui.found(self.slot)
         if found is None:
             return None if self.has_shown else self.nothing("reading …")
         self.has_shown = False
@@ -44,7 +44,7 @@ class AnalysisScreen(ViewScreen):
     @property
     def data(self) -> StudyData | None:
         """The data behind what is shown."""
-        found = self.simtui.found(self.VIEW)
+        found = self.simtui.found(self.slot)
         return found.data if found else None
 
     def action_step_layer(self, step: int) -> None:

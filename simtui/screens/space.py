@@ -5,14 +5,16 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 
+from engine.analysis.prediction import Prediction
 from engine.analysis.table import Table
 from engine.measures.table import MEASURES
-from simtui.actions import MAP, SPACE
+from simtui.actions import MAP, PREDICTION, SPACE
 from simtui.analyses import Found
 from simtui.screens.analysis import AnalysisScreen
 from simtui.screens.view import bindings_of
-from simtui.views import scatter, space
+from simtui.views import prediction, scatter, space
 from simtui.views.space import SpaceView
+from simtui.widgets.grid import Grid
 from simtui.widgets.lines import Lines
 from simtui.widgets.scatter_plot import ScatterPlot
 
@@ -23,6 +25,7 @@ class SpaceScreen(AnalysisScreen):
     """A scatter plot, the counts inside, and the run under the cursor."""
 
     VIEW = SPACE
+    _is_forecast = False
     BINDINGS = bindings_of(SPACE)
 
     def compose_data(self) -> ComposeResult:
@@ -32,12 +35,35 @@ class SpaceScreen(AnalysisScreen):
         with Horizontal(id="plots"):
             yield ScatterPlot("scatter", self.simtui.is_colorless)
             yield Lines(id="counts")
+        yield Grid(id="grid")
         yield Lines(id="legend")
         yield Lines(id="warning")
         yield Lines(id="detail")
 
+    @property
+    def slot(self) -> str:
+        """The space, or the forecast of who will be in it."""
+        return PREDICTION if self._is_forecast else SPACE
+
     def show_found(self, found: Found) -> str:
-        """The space that the thresholds cut."""
+        """The space that the thresholds cut, or the forecast."""
+        self.set_class(self._is_forecast, "-forecast")
+        if self._is_forecast:
+            return self._show_forecast(found.value)
+        return self._show_space(found)
+
+    def _show_forecast(self, found: Prediction) -> str:
+        if not found.forecasts:
+            return self.nothing("No run has results yet.", "A forecast is made from the first epochs of a run.")
+        self.query_one(Grid).show(prediction.sheet(found), self.simtui.selection.run_id)
+        self.show_warnings(())
+        lines = prediction.errors(found)
+        self.lines("detail").styles.height = len(lines)
+        self.lines("detail").show(lines)
+        self.lines("control").show([space.thresholds(found.found, self.simtui.selection.until)])
+        return prediction.summary(found, self.simtui.selection.until)
+
+    def _show_space(self, found: Found) -> str:
         selection = self.simtui.selection
         view = space.space_view(found, selection, self.simtui.shown_run_id(), self.simtui.is_colorless)
         self._shown = view
@@ -53,7 +79,11 @@ class SpaceScreen(AnalysisScreen):
         return view.summary
 
     def table(self) -> Table | None:
-        """Every run with its place."""
+        """Every run with its place, or the forecasts."""
+        from engine.analysis.prediction import prediction_table
+
+        if self._is_forecast and self.data is not None:
+            return prediction_table(self.data, self.simtui.selection.options(self.simtui.key))
         if self._shown is None or self.data is None:
             return None
         return space.table(self.data, self.simtui.selection.options(self.simtui.key))
@@ -64,7 +94,10 @@ class SpaceScreen(AnalysisScreen):
         return f"{selection.layer}-eta{selection.eta:.2f}-epsilon{selection.epsilon:.3f}"
 
     def action_move(self, where: str) -> None:
-        """The next run in a direction."""
+        """The next run in a direction, or in the table."""
+        if self._is_forecast:
+            self.query_one(Grid).move(where)
+            return
         if self._shown:
             plot = self._shown.scatter
             self.simtui.select(run_id=scatter.nearest(plot.points, plot.cursor, where, plot.frame))
@@ -80,10 +113,21 @@ class SpaceScreen(AnalysisScreen):
         epsilon = round(self.simtui.selection.epsilon + step * _EPSILON_STEP, 6)
         self.simtui.select(epsilon=min(max(epsilon, 0.0), 1.0))
 
+    def action_forecast(self) -> None:
+        """Between the space and the forecast."""
+        self._is_forecast = not self._is_forecast
+        self.simtui.show()
+
+    def action_step_until(self, step: int) -> None:
+        """Forecasts from one epoch fewer or more."""
+        last = max((run.record.spec.epochs for run in self.data.runs), default=2) if self.data else 2
+        self.simtui.select(until=min(max(self.simtui.selection.until + step, 1), max(last - 1, 1)))
+
     def action_open_map(self) -> None:
         """The map of the run under the cursor."""
-        if self._shown:
-            self.simtui.select(run_id=self._shown.scatter.cursor)
+        run_id = self.query_one(Grid).key if self._is_forecast else self._shown and self._shown.scatter.cursor
+        if run_id:
+            self.simtui.select(run_id=run_id)
             self.simtui.action_view(MAP)
 
     def on_scatter_plot_point_chosen(self, message: ScatterPlot.PointChosen) -> None:

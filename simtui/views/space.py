@@ -76,6 +76,15 @@ def table(data: StudyData, options: TableOptions) -> Table:
     return space_table(data, options)
 
 
+def thresholds(space: Space, until: int) -> Line:
+    """What a forecast is of."""
+    return line(
+        Span(" forecast of T_X   η ", DIM), Span(f"{space.eta:.2f}", ACCENT),
+        Span("  ε ", DIM), Span(f"{space.epsilon:.3f}", ACCENT),
+        Span("   from epochs 1 to ", DIM), Span(str(until), ACCENT), Span("   t: space", DIM),
+    )  # fmt: skip
+
+
 def _control(space: Space) -> Line:
     return line(
         Span(" η ", DIM), Span(f"{space.eta:.2f}", ACCENT), Span("  ε ", DIM), Span(f"{space.epsilon:.3f}", ACCENT),

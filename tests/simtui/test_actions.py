@@ -34,7 +34,8 @@ def test_the_readme_table_and_the_help_name_every_action() -> None:
         assert f"| `{action.shown}` | {action.says} |" in table
         for view in action.views:
             text = "\n".join("".join(span.text for span in line) for line in help_lines(view))
-            assert action.says in text, (view, action.says)
+            says = "the other views" if action.name.startswith("app.view(") else action.says
+            assert says in text, (view, action.says)
 
 
 @pytest.mark.parametrize("view", ALL)

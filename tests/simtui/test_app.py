@@ -253,7 +253,7 @@ async def test_clicks_do_what_keys_do(study: Path) -> None:
         assert _cursor(pilot) == (1, 3)
         await pilot.click("#map", offset=place)
         await until(pilot, lambda: view_of(pilot).VIEW == "trajectories")
-        await pilot.click("#tabs", offset=(11, 0))
+        await pilot.click("#tabs", offset=(3, 0))
         await until(pilot, lambda: view_of(pilot).VIEW == "runs")
 
 
@@ -464,7 +464,7 @@ class TestSizes:
                 ("5", "t"),
                 ("6",),
                 ("7",),
-                ("8",),
+                ("4", "t", "t"),
             ):
                 await press(pilot, *keys)
                 for lines in pilot.app.screen.query(Lines):
