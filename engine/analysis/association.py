@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
+
+from engine.analysis.bootstrap import resample_counts
 
 N_RESAMPLES = 2000
 _LEVEL = 0.95
@@ -128,9 +131,7 @@ def _by_bootstrap(value: float, x: np.ndarray, y: np.ndarray, runs: np.ndarray) 
         return Coefficient(value)
     dx, dy = (x - x.mean()) / x.std(), (y - y.mean()) / y.std()
     parts = np.stack([np.bincount(at, each) for each in (np.ones_like(dx), dx, dy, dx * dx, dy * dy, dx * dy)], axis=1)
-    draws = np.random.default_rng((_SEED, len(names))).multinomial(
-        len(names), np.full(len(names), 1 / len(names)), N_RESAMPLES
-    )
+    draws = _draws(len(names))
     n, sx, sy, sxx, syy, sxy = (draws @ parts).T
     with np.errstate(invalid="ignore", divide="ignore"):
         found = (sxy - sx * sy / n) / np.sqrt((sxx - sx * sx / n) * (syy - sy * sy / n))
@@ -139,6 +140,11 @@ def _by_bootstrap(value: float, x: np.ndarray, y: np.ndarray, runs: np.ndarray) 
         return Coefficient(value)
     low, high = np.quantile(found, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
     return Coefficient(value, float(low), float(high))
+
+
+@lru_cache(maxsize=16)
+def _draws(n_runs: int) -> np.ndarray:
+    return resample_counts(n_runs, N_RESAMPLES, _SEED)
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:

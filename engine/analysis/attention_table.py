@@ -10,7 +10,7 @@ from engine.analysis import bootstrap
 from engine.analysis.estimators import POOLINGS
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import RunData, StudyData, group_columns, grouped
-from engine.analysis.table import Cell, Spread, Table
+from engine.analysis.table import Cell, Table
 from engine.analysis.trajectory import spread_cells, spread_columns
 from engine.runs.attention_maps import DOMAINS, metric_name
 
@@ -71,12 +71,16 @@ def _rows(names: tuple[str, ...], runs: Sequence[RunData]) -> Iterator[tuple[Cel
             having = [run for run in runs if metric_name("entropy", domain, pooling) in run.layer_quality]
             if not having:
                 continue
-            spreads = [
-                _spreads([_values(run, metric_name(statistic, domain, pooling), epoch) for run in having])
-                for _, statistic, epoch in _QUANTITIES
-            ]
+            # `(n_runs, n_quantities · n_layers)`: one call for all of them.
+            values = np.hstack(
+                [
+                    np.array([_values(run, metric_name(statistic, domain, pooling), epoch) for run in having])
+                    for _, statistic, epoch in _QUANTITIES
+                ]
+            )
+            spreads, n_layers = bootstrap.spreads(values), len(runs[0].layers)
             for i, layer in enumerate(runs[0].layers):
-                cells = (cell for quantity in spreads for cell in spread_cells(quantity[i]))
+                cells = (cell for quantity in spreads[i::n_layers] for cell in spread_cells(quantity))
                 yield (*names, layer, domain, pooling, len(having), *cells)
 
 
@@ -84,13 +88,6 @@ def _values(run: RunData, name: str, epoch: int) -> np.ndarray:
     """`(n_layers,)` float64 of one epoch; NaN where the run has no such metric."""
     values = run.layer_quality.get(name)
     return np.full(len(run.layers), np.nan) if values is None else values[epoch].astype(np.float64)
-
-
-def _spreads(runs: Sequence[np.ndarray]) -> tuple[Spread, ...]:
-    """One a layer, over the runs."""
-    values = np.array(runs)
-    low, high = bootstrap.mean_interval(values)
-    return tuple(Spread.of(values[:, i]).within(low[i], high[i]) for i in range(values.shape[1]))
 
 
 def _images(data: StudyData) -> tuple[str, ...]:

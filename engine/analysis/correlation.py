@@ -198,8 +198,8 @@ def _intervals(points: Points, key: SimilarityKey, options: TableOptions) -> tup
         y, n = points.y[rows], int(rows.sum())
         spread = Spread(None, None, n)
         if n >= options.min_count:
-            low, high = bootstrap.mean_interval(y[:, None])
-            spread = Spread.of(y.tolist()).within(low[0], high[0])
+            # The epochs of a run are not independent draws: their mean has no interval from themselves alone.
+            (spread,) = bootstrap.spreads(y[:, None], with_interval=options.over == "runs")
         low_end, high_end = round(number * width, 9), round((number + 1) * width, 9)
         found.append(Interval(low_end, high_end, n, float(points.x[rows].mean()), spread))
     return tuple(found)

@@ -12,7 +12,7 @@ from engine.analysis.estimators import column_of, notes_on
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import RunData, StudyData, group_columns, grouped
 from engine.analysis.table import Cell, Spread, Table
-from engine.analysis.trajectory import Curve, curve_of, spread_cells, spread_columns
+from engine.analysis.trajectory import Curve, spread_cells, spread_columns
 from engine.runs.results import SimilarityKey
 
 _NOTES = (
@@ -63,11 +63,13 @@ class LayerProfile:
         return max(having, key=lambda each: each.drop.mean or 0.0) if having else None
 
 
-def layer_profiles(data: StudyData, options: TableOptions) -> tuple[LayerProfile, ...]:
+def layer_profiles(data: StudyData, options: TableOptions, *, with_intervals: bool = False) -> tuple[LayerProfile, ...]:
     """The profile of each group of `options.by` and of each set of layers, over the runs that are done.
 
     Backbones of another depth are never averaged: a group that holds both has a profile for each.
 
+    Args:
+        with_intervals: of the curves too, layer by layer and epoch by epoch.
     Raises:
         StudyError: no run has this similarity.
     """
@@ -76,7 +78,7 @@ def layer_profiles(data: StudyData, options: TableOptions) -> tuple[LayerProfile
     found = []
     for names, runs in grouped([run for run in data.done if key in run.diagonal], options.by).items():
         for layers in dict.fromkeys(run.layers for run in runs):
-            found.append(_profile(names, [run for run in runs if run.layers == layers], key))
+            found.append(_profile(names, [run for run in runs if run.layers == layers], key, with_intervals))
     return tuple(found)
 
 
@@ -103,7 +105,7 @@ def diagonal_table(data: StudyData, options: TableOptions) -> Table:
     """One row an epoch of each layer of each profile: the diagonal of the heatmap over the epochs."""
     rows: list[tuple[Cell, ...]] = [
         (*profile.group, move.layer, epoch, *spread_cells(spread))
-        for profile in layer_profiles(data, options)
+        for profile in layer_profiles(data, options, with_intervals=True)
         for move, curve in zip(profile.moves, profile.curves, strict=True)
         for epoch, spread in zip(curve.epochs, curve.spreads, strict=True)
     ]
@@ -116,7 +118,7 @@ def _notes(data: StudyData, options: TableOptions) -> tuple[str, ...]:
     return (*notes_on(data.records, [key.measure], key.probe), *data.notes(finals_only=True))
 
 
-def _profile(names: tuple[str, ...], runs: Sequence[RunData], key: SimilarityKey) -> LayerProfile:
+def _profile(names: tuple[str, ...], runs: Sequence[RunData], key: SimilarityKey, with_intervals: bool) -> LayerProfile:
     """`values` is `(n_runs, n_epochs, n_layers)`; runs of one study that are done have as many epochs each."""
     n_epochs = max(len(run.diagonal[key]) for run in runs)
     values = np.full((len(runs), n_epochs, len(runs[0].layers)), np.nan)
@@ -124,19 +126,20 @@ def _profile(names: tuple[str, ...], runs: Sequence[RunData], key: SimilarityKey
         values[row, : len(run.diagonal[key])] = run.diagonal[key]
     last = np.array([run.diagonal[key][-1] for run in runs], np.float64)
     drops = values[:, 0] - last
-    intervals = bootstrap.mean_interval(np.concatenate([values[:, 0], last, drops], axis=1))
-    low, high = (ends.reshape(3, -1) for ends in intervals)
     is_defined = np.isfinite(drops)
     filled = np.where(is_defined, drops, -np.inf)
     is_most = (filled > _TINY) & (filled == filled.max(axis=1, keepdims=True))
-    curves = tuple(curve_of(list(values[:, :, layer])) for layer in range(values.shape[2]))
-    moves = []
+    # One call for all layers and epochs.
+    over_epochs = bootstrap.spreads(values.reshape(len(runs), -1), with_interval=with_intervals)
+    ends = bootstrap.spreads(np.concatenate([values[:, 0], last, drops], axis=1))
+    n_layers, moves, curves = len(runs[0].layers), [], []
     for i, layer in enumerate(runs[0].layers):
-        columns = (values[:, 0, i], last[:, i], drops[:, i])
-        first, end, drop = (Spread.of(column).within(low[j, i], high[j, i]) for j, column in enumerate(columns))
+        curve = Curve(tuple(range(n_epochs)), over_epochs[i::n_layers])
         run_id = runs[int(filled[:, i].argmax())].record.run_id if is_defined[:, i].any() else None
-        moves.append(LayerMove(layer, first, end, drop, *_when(curves[i]), int(is_most[:, i].sum()), run_id))
-    return LayerProfile(names, tuple(run.record.run_id for run in runs), tuple(moves), curves)
+        first, end, drop = ends[i::n_layers]
+        moves.append(LayerMove(layer, first, end, drop, *_when(curve), int(is_most[:, i].sum()), run_id))
+        curves.append(curve)
+    return LayerProfile(names, tuple(run.record.run_id for run in runs), tuple(moves), tuple(curves))
 
 
 def _when(curve: Curve) -> tuple[float | None, int | None]:

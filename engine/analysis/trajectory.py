@@ -72,10 +72,8 @@ def curve_of(runs: Sequence[np.ndarray]) -> Curve:
         runs: `(n_epochs,)` each, NaN where there is no value; they need not be equally long.
     """
     values = _stacked(runs)
-    low, high = bootstrap.mean_interval(values)
-    spreads = tuple(Spread.of(values[:, epoch]).within(low[epoch], high[epoch]) for epoch in range(values.shape[1]))
-    singles = tuple(tuple(None if np.isnan(value) else float(value) for value in run) for run in values)
-    return Curve(tuple(range(values.shape[1])), spreads, singles)
+    singles = tuple(tuple(None if value != value else value for value in run) for run in values.tolist())
+    return Curve(tuple(range(values.shape[1])), bootstrap.spreads(values), singles)
 
 
 def trajectory_table(data: StudyData, options: TableOptions) -> Table:

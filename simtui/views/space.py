@@ -17,7 +17,7 @@ from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count,
 from simtui.views.scatter import Marks, Point, Scatter, frame_of, marks
 
 EXPLANATION = (
-    "Every finished run: similarity to the pre-trained model (right is more alike) against accuracy divergence, the "
+    "Every finished run: similarity to the pre-trained model (right: more alike) against accuracy divergence A_X, the "
     "reference accuracy minus its own (down is better; reference: the best run of its backbone). Shaded: T_X(η, ε), "
     "similarity ≥ η and divergence ≤ ε. Strong marks are on the Pareto front of their backbone."
 )
@@ -54,7 +54,7 @@ def space_view(found: Found, selection: Selection, run_id: str | None, is_colorl
     cursor = run_id if run_id and any(point.key == run_id for point in points) else points[0].key
     # The thresholds are on the plot wherever they are moved to.
     frame = frame_of([*space.similarity, space.eta], [*space.divergence, 0.0, space.epsilon])
-    title = f"accuracy divergence against {label_of(space.key.measure)}, {space.key.probe} images"
+    title = f"A_X against {label_of(space.key.measure)}"
     scatter = Scatter(title, points, frame, x_line=space.eta, y_line=space.epsilon, cursor=cursor)
     warning = next((each for each in (caution(r, space.key.measure, space.key.probe) for r in records) if each), "")
     return SpaceView(

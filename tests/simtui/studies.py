@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.files import atomic_write
-from engine.runs.record import Provenance, RunRecord, State, write_record
+from engine.files import atomic_write, sha256_file
+from engine.runs.attention_maps import ATTENTION_FILE, AttentionMaps, write_attention
+from engine.runs.record import Provenance, RunRecord, State, read_record, write_record
 from engine.runs.results import Results, SimilarityKey, write_results
 from engine.study import (
     BackboneSection,
@@ -164,3 +165,32 @@ def _figures(results: Results, epoch: int) -> dict[str, float | None]:
     for key, values in results.similarity.items():
         found[f"{key.measure}_{key.pooling}"] = float(np.diagonal(values[epoch]).mean())
     return found
+
+
+def write_attention_maps(path: Path, seed: int = 0, side: int = 4) -> None:
+    """Attention maps for every run of a study folder that is done: θ*'s look at one patch, the runs' at the next."""
+    for run_path in sorted((path / "runs").iterdir()):
+        record = read_record(run_path)
+        key = record.spec.backbone.name.encode().hex().ljust(64, "0")[:64]
+        (path / "activations").mkdir(exist_ok=True)
+        write_attention(path / "activations" / f"{key}.h5", made_maps(record.provenance.layers, side, at=0))
+        files = dict(record.files)
+        if record.spec.method != "linear":
+            write_attention(run_path / ATTENTION_FILE, made_maps(record.provenance.layers, side, at=1, pixels=False))
+            files[ATTENTION_FILE] = sha256_file(run_path / ATTENTION_FILE)
+        provenance = replace(record.provenance, attention_reference=key)
+        write_record(run_path, record.with_(provenance=provenance, files=files, activations={key: "reference"}))
+
+
+def made_maps(layers: tuple[str, ...], side: int, at: int, pixels: bool = True) -> AttentionMaps:
+    """Two heads, two images of each domain: head h of layer l puts half of its attention on patch `at + l + h`."""
+    images = ("one", "two", "one", "three")
+    maps = np.full((len(images), len(layers), 2, side**2), 0.5 / side**2, np.float16)
+    for layer in range(len(layers)):
+        for head in range(2):
+            maps[:, layer, head, (at + layer + head) % side**2] += 0.5
+    flat = np.full((len(images), len(layers), 2), 1.0 + at, np.float32)
+    shown = np.random.default_rng(0).integers(0, 256, (len(images), 32, 32, 3), np.uint8) if pixels else None
+    domains = ("target", "target", "origin", "origin")
+    both = {"cls": maps, "feat": maps[:, :, ::-1].copy()}
+    return AttentionMaps(images, domains, layers, both, {"cls": flat, "feat": flat}, flat * 10, shown)

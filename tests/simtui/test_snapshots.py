@@ -10,13 +10,15 @@ from textual.pilot import Pilot
 
 from simtui.app import SimtuiApp
 from tests.simtui.driving import press, until
-from tests.simtui.studies import write_study
+from tests.simtui.studies import write_attention_maps, write_study
 
 
 @pytest.fixture(scope="module")
 def full_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The shape of the sample: 3 backbones × 3 methods × 5 seeds × 10 epochs."""
-    return write_study(tmp_path_factory.mktemp("full"))
+    path = write_study(tmp_path_factory.mktemp("full"))
+    write_attention_maps(path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -36,6 +38,11 @@ def full_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param((120, 40), ("4", "l"), id="space-120x40"),
         pytest.param((80, 24), ("5", "t"), id="comparison-80x24"),
         pytest.param((120, 40), ("5", "j"), id="distributions-120x40"),
+        pytest.param((120, 40), ("4", *(["left_square_bracket"] * 9), "t"), id="forecast-120x40"),
+        pytest.param((80, 24), ("6",), id="correlation-80x24"),
+        pytest.param((120, 40), ("6", "v"), id="correlation-120x40"),
+        pytest.param((80, 24), ("8", "n"), id="attention-80x24"),
+        pytest.param((120, 40), ("8", "p", "right"), id="attention-120x40"),
         pytest.param((80, 24), ("2", "question_mark"), id="help-80x24"),
     ],
 )
