@@ -18,7 +18,6 @@ from engine.files import atomic_write
 
 DIGITS = 4
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 def to_csv(table: Table) -> str:
@@ -140,8 +139,8 @@ def _rounded(cell: Cell, digits: int, escape: Callable[[str], str]) -> str:
 
 
 def _plain(text: str) -> str:
-    """On one line."""
-    return _CONTROL.sub(" ", text)
+    """On one line, without what is not shown but changes how the rest is: controls, marks of direction."""
+    return "".join(char if char.isprintable() or "\udc80" <= char <= "\udcff" else " " for char in text)
 
 
 def _markdown(text: str) -> str:

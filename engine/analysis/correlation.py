@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.analysis import bootstrap
-from engine.analysis.association import Association, Line, associate, fit
+from engine.analysis.association import (
+    NOISE,
+    Association,
+    Line,
+    associate,
+    error_over_runs,
+    fit,
+    t_quantile,
+)
 from engine.analysis.distribution import as_compared
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
 from engine.analysis.study_data import RunData, StudyData, grouped
@@ -51,13 +59,17 @@ class Interval:
     """The points whose similarity lies in [low, high), the last one with its upper end; `x` is their mean similarity.
 
     `y` has their mean metric with sd and interval; its mean is None where there are fewer than the smallest number.
+    `standard_error` of this mean counts a run as one draw, and so does its interval: by the bootstrap where each run
+    gives one point, else by Student's t of `n_runs` − 1. None below 2 runs.
     """
 
     low: float
     high: float
     n: int
+    n_runs: int
     x: float
     y: Spread
+    standard_error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,10 +106,11 @@ def correlation(data: StudyData, options: TableOptions) -> Correlation:
     """Holds a similarity against a quality metric.
 
     Raises:
-        StudyError: no such similarity, layer or metric.
+        StudyError: no such similarity, layer or metric, or intervals that cannot be.
     """
     key = options.key(data.records)
     data.check(key, options.layer)
+    _check_intervals(options)
     _check_metric(data, options)
     points = _points(data, key, options)
     everything = associate(points.x, points.y, points.runs)
@@ -117,24 +130,31 @@ def correlation(data: StudyData, options: TableOptions) -> Correlation:
     )  # fmt: skip
 
 
-def metrics_of(data: StudyData) -> tuple[str, ...]:
-    """Every metric that a similarity can be held against: of a run, and of a layer (without its pooling)."""
+def metrics_of(data: StudyData, pooling: str | None = None) -> tuple[str, ...]:
+    """Every metric that a similarity can be held against: of a run, and of a layer, with this pooling or any."""
     by_layer = (
-        name.rpartition("_")[0]
+        metric
         for run in data.runs
-        for name in run.layer_quality
-        if not name.startswith("attention_") and name.rpartition("_")[0] in QUALITY
+        for metric, _, pooled in (name.rpartition("_") for name in run.layer_quality)
+        if metric in QUALITY and pooling in (None, pooled)
     )
     return tuple(dict.fromkeys([*data.metrics, *by_layer]))
 
 
 def _check_metric(data: StudyData, options: TableOptions) -> None:
-    known = metrics_of(data)
+    known = metrics_of(data, options.pooling)
     if data.runs and options.metric not in known:
         near = difflib.get_close_matches(options.metric, known, 1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         problem = f"this study has no such metric{hint}"
         raise StudyError(f'metric "{options.metric}"', problem, f"choose one of {', '.join(known)}")
+
+
+def _check_intervals(options: TableOptions) -> None:
+    if not 0 < options.width < math.inf:
+        raise StudyError("width", f"of an interval is above 0 (seen {options.width:g})", "give 0.05")
+    if options.min_count < 1:
+        raise StudyError("min count", f"a mean is of 1 point or more (seen {options.min_count})", "give 3")
 
 
 def _points(data: StudyData, key: SimilarityKey, options: TableOptions) -> Points:
@@ -143,10 +163,10 @@ def _points(data: StudyData, key: SimilarityKey, options: TableOptions) -> Point
         if options.over == "runs" and not run.is_done:
             continue
         x, y = run.similarity(key, options.layer), _metric(run, options)
-        n = min(len(x), len(y))
-        at = np.arange(n - 1, n) if options.over == "runs" else np.arange(1, n)
-        xs.append(x[at])
-        ys.append(y[at])
+        last = run.record.spec.epochs
+        at = np.arange(last, last + 1) if options.over == "runs" else np.arange(1, max(len(x), len(y)))
+        xs.append(_at(x, at))
+        ys.append(_at(y, at))
         epochs.append(at)
         runs.append(np.full(len(at), place))
     x, y = (np.concatenate(each) if each else np.empty(0) for each in (xs, ys))
@@ -155,13 +175,22 @@ def _points(data: StudyData, key: SimilarityKey, options: TableOptions) -> Point
     return Points(x[is_there], y[is_there], places[is_there], at_epochs[is_there], int((~is_there).sum()))
 
 
+def _at(curve: np.ndarray, epochs: np.ndarray) -> np.ndarray:
+    """The values at these epochs; NaN where the curve is too short."""
+    padded = np.append(curve, np.nan)
+    return padded[np.minimum(epochs, len(curve))]
+
+
 def _metric(run: RunData, options: TableOptions) -> np.ndarray:
     """The metric at every epoch: of the run, or of the layer (the mean over all where no single one is asked for)."""
     values = run.layer_quality.get(f"{options.metric}_{options.pooling}")
     if options.metric in run.quality or values is None:
         return run.metric(options.metric)
     layers = values.astype(np.float64)
-    return layers.mean(axis=1) if options.layer == MEAN_OF_LAYERS else layers[:, run.layers.index(options.layer)]
+    if options.layer == MEAN_OF_LAYERS:
+        return layers.mean(axis=1)
+    is_there = options.layer in run.layers  # not in a backbone of fewer blocks
+    return layers[:, run.layers.index(options.layer)] if is_there else np.full(len(layers), np.nan)
 
 
 def _rows_of_groups(data: StudyData, points: Points, by: str) -> list[tuple[tuple[str, ...], np.ndarray]]:
@@ -178,12 +207,13 @@ def _rows_of_groups(data: StudyData, points: Points, by: str) -> list[tuple[tupl
 def _within_groups(data: StudyData, points: Points) -> Association:
     """After the mean of each backbone and method is taken out: what is left does not come from which they are."""
     x, y = points.x.copy(), points.y.copy()
+    noise = [NOISE * np.abs(each).max(initial=0.0) for each in (x, y)]
     groups = _rows_of_groups(data, points, "backbone and method")
     for _, rows in groups:
         x[rows] -= x[rows].mean()
         y[rows] -= y[rows].mean()
     # A group in which nothing varies leaves its rounding behind.
-    x, y = (np.where(np.abs(each) < 1e-9, 0.0, each) for each in (x, y))
+    x, y = (np.where(np.abs(each) <= least, 0.0, each) for each, least in zip((x, y), noise, strict=True))
     return associate(x, y, points.runs, max(len(groups), 1))
 
 
@@ -195,14 +225,25 @@ def _intervals(points: Points, key: SimilarityKey, options: TableOptions) -> tup
     found = []
     for number in np.unique(numbers):
         rows = numbers == number
-        y, n = points.y[rows], int(rows.sum())
-        spread = Spread(None, None, n)
-        if n >= options.min_count:
-            # The epochs of a run are not independent draws: their mean has no interval from themselves alone.
-            (spread,) = bootstrap.spreads(y[:, None], with_interval=options.over == "runs")
-        low_end, high_end = round(number * width, 9), round((number + 1) * width, 9)
-        found.append(Interval(low_end, high_end, n, float(points.x[rows].mean()), spread))
+        y, runs = points.y[rows], points.runs[rows]
+        spread, error = _mean(y, runs) if len(y) >= options.min_count else (Spread(None, None, len(y)), None)
+        low, high = (round(float(each) * width, 9) for each in (number, number + 1))
+        n_runs, x = len(np.unique(runs)), float(points.x[rows].mean())
+        found.append(Interval(low, high, len(y), n_runs, x, spread, error))
     return tuple(found)
+
+
+def _mean(values: np.ndarray, runs: np.ndarray) -> tuple[Spread, float | None]:
+    """Mean and its standard error, where a run counts as one draw however many points it gives."""
+    n_runs, mean = len(np.unique(runs)), float(values.mean())
+    (spread,) = bootstrap.spreads(values[:, None], with_interval=n_runs == len(values))
+    if n_runs < 2:
+        return spread, None
+    error = error_over_runs(values - mean, runs)
+    if n_runs < len(values):
+        half = t_quantile(n_runs - 1) * error
+        spread = spread.within(mean - half, mean + half)
+    return spread, error
 
 
 def _warnings(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from engine.analysis import bootstrap
-from engine.analysis.association import Association, Line
+from engine.analysis.association import EXACT_UP_TO, Association, Line
 from engine.analysis.correlation import FLATTERS_BY, Correlation, correlation
 from engine.analysis.estimators import column_of, notes_on
 from engine.analysis.options import TableOptions
@@ -18,6 +18,10 @@ _COLUMNS = (
     "n_points", "n_runs", *_COEFFICIENT_COLUMNS, "slope", "intercept", "r_squared",
     "interval_slope", "interval_intercept", "interval_r_squared", "n_intervals",
 )  # fmt: skip
+_OF_MEANS = (
+    "_standard_error: of the mean, a run counted as one draw however many epochs it gives; _low and _high: its 95 % "
+    "interval, where runs give several points by Student's t of n_runs − 1; from one run there is none"
+)
 ALL, WITHIN = "all points", "within backbones and methods"
 
 
@@ -33,14 +37,15 @@ def correlation_table(data: StudyData, options: TableOptions) -> Table:
     n_intervals = sum(each.y.mean is not None for each in found.intervals)
     rows: list[tuple[Cell, ...]] = [
         (ALL, *nothing, *_cells(found.all), *_line_cells(found.interval_line), n_intervals),
-        (WITHIN, *nothing, *_cells(found.within), None, None, None, None),
+        (WITHIN, *nothing, *_cells(found.within, has_intercept=False), None, None, None, None),
         *((*names, *_cells(each), None, None, None, None) for names, each in found.groups),
     ]
     undefined = tuple(
-        f"undefined for {' '.join(names)}: {each.why}"
+        f"undefined for {' '.join(names)}: {each.why}" if each.why
+        else f"no interval for {' '.join(names)}: {each.why_no_interval}"
         for names, each in (((ALL,), found.all), ((WITHIN,), found.within), *found.groups)
-        if each.why
-    )
+        if each.why or each.why_no_interval
+    )  # fmt: skip
     return Table(
         "correlation", (*named, *_COLUMNS), tuple(rows) if data.runs else (), (*_notes(found, data), *undefined)
     )
@@ -54,15 +59,15 @@ def correlation_intervals_table(data: StudyData, options: TableOptions) -> Table
     """
     found = correlation(data, options)
     rows = tuple(
-        (each.low, each.high, each.n, each.x, each.y.mean, each.y.sd,
-         None if each.y.sd is None else each.y.sd / each.n**0.5, each.y.low, each.y.high)
+        (each.low, each.high, each.n, each.n_runs, each.x, each.y.mean, each.y.sd, each.standard_error,
+         each.y.low, each.y.high)
         for each in found.intervals
     )  # fmt: skip
     columns = (
-        "interval_low", "interval_high", "n_points", f"{column_of(found.key)}_mean",
+        "interval_low", "interval_high", "n_points", "n_runs", f"{column_of(found.key)}_mean",
         *(f"{found.metric}_{what}" for what in ("mean", "sd", "standard_error", "low", "high")),
     )  # fmt: skip
-    return Table("correlation_intervals", columns, rows, (*_notes(found, data), bootstrap.NOTE))
+    return Table("correlation_intervals", columns, rows, (*_notes(found, data), _OF_MEANS, bootstrap.NOTE))
 
 
 def correlation_points_table(data: StudyData, options: TableOptions) -> Table:
@@ -83,11 +88,12 @@ def correlation_points_table(data: StudyData, options: TableOptions) -> Table:
     return Table("correlation_points", columns, tuple(rows), _notes(found, data))
 
 
-def _cells(found: Association) -> tuple[Cell, ...]:
+def _cells(found: Association, *, has_intercept: bool = True) -> tuple[Cell, ...]:
     coefficients = (
         cell for each in (found.pearson, found.spearman) for cell in (each.value, each.low, each.high, each.p)
     )
-    return (found.n_points, found.n_runs, *coefficients, *_line_cells(found.line))
+    slope, intercept, r_squared = _line_cells(found.line)
+    return found.n_points, found.n_runs, *coefficients, slope, intercept if has_intercept else None, r_squared
 
 
 def _line_cells(line: Line | None) -> tuple[Cell, ...]:
@@ -98,10 +104,12 @@ def _notes(found: Correlation, data: StudyData) -> tuple[str, ...]:
     is_runs = found.over == "runs"
     what = "one point a run that is done, at its last epoch" if is_runs else "one point an epoch of each run, from 1 on"
     how = (
-        "intervals of coefficients: 95 %, Fisher's z (Spearman: variance of Bonett & Wright 2000)"
+        "intervals of coefficients: 95 %, Fisher's z (Spearman: variance of Bonett & Wright 2000); p: Student's t, but "
+        f"for Spearman all orders of up to {EXACT_UP_TO} points; runs are taken as independent draws"
         if is_runs
-        else "intervals of coefficients: 95 %, bootstrap of whole runs (percentiles, 2,000 resamples; ranks are "
-        "those of all points); no p, as the epochs of a run are not independent"
+        else "intervals of coefficients: 95 %, Fisher's z with a run counted as one draw (sums of influences by run, "
+        "Student's t); no p where runs give several points; similarity and metric may both drift as training goes on, "
+        "which alone makes a correlation"
     )
     least = f"{found.width:g} wide, from multiples of it, with at least {found.min_count} points"
     left_out = found.points.n_left_out

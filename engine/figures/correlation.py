@@ -134,13 +134,14 @@ def _caption(source: Source, options: TableOptions, found: Correlation) -> tuple
     what = "a run that is done, at its last epoch" if found.over == "runs" else "an epoch of a run, from 1 on"
     n_left_out = found.points.n_left_out
     runs = tuple(data.runs[place] for place in dict.fromkeys(found.points.runs.tolist()))
+    of_runs = "bootstrap BCa, 2,000 resamples; too narrow with few runs"
+    bars = of_runs if found.over == "runs" else "Student's t, a run as one draw"
     why = (f"no fit on all points: {found.all.why}",) if found.all.why else ()
     return (
         f"pale marks: each {what}; {found.metric} ({_metric_label(found.metric)}) against the similarity to θ*",
         f"white dots: means over intervals of similarity {found.width:g} wide (from multiples of it) with at least "
-        f"{found.min_count} points, at their mean similarity; bars: 95 % interval of the mean (bootstrap BCa, 2,000 "
-        "resamples; too narrow with few runs); black line: least squares through these means, each counted once, as in "
-        "the paper",
+        f"{found.min_count} points, at their mean similarity; bars: 95 % interval of the mean ({bars}); black line: least "
+        "squares through these means, each counted once, as in the paper",
         f"dashed line: least squares on all points: {_told(found.all)}; an R² through means says nothing of "
         "single runs",
         f"within backbones and methods (the mean of each taken out of both): {_told(found.within)}",

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HALF = 0.17
-_MAX_ACROSS = 4
+_MAX_ACROSS = 3
 
 
 def draw_forgetting(source: Source, options: TableOptions) -> Drawing:
@@ -60,7 +60,7 @@ def draw_forgetting(source: Source, options: TableOptions) -> Drawing:
         raise _refused(source)
     spreads = distributions(data, replace(options, by="method"))
     groups = grouped(runs, "backbone")
-    figure = new_figure(TWO_COLUMNS_IN, 2.7)
+    figure = new_figure(TWO_COLUMNS_IN, 2.7 if len(groups) <= _MAX_ACROSS else 3.7)
     left, right = figure.subplots(1, 2, width_ratios=(1.2, 1))
     _draw_ends(left, {name: found for (name,), found in groups.items()})
     heading(left, "a", "origin domain, before and after full fine-tuning")
@@ -91,8 +91,8 @@ def draw_forgetting(source: Source, options: TableOptions) -> Drawing:
 
 def _draw_ends(axes: Axes, groups: dict[str, list[RunData]]) -> None:
     is_crowded = len(groups) > _MAX_ACROSS
-    line = 24 if is_crowded else 54 // len(groups)
-    labels = labels_of(list(groups), 2 * line)
+    line = 28 if is_crowded else 54 // len(groups)
+    labels = labels_of(list(groups), line if is_crowded else 2 * line)
     ticks = []
     for place, (backbone, runs) in enumerate(groups.items()):
         ends = np.array([_ends(run) for run in runs])

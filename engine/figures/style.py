@@ -92,16 +92,17 @@ def new_figure(width_in: float, height_in: float) -> Figure:
     return Figure(figsize=(width_in, height_in), layout="constrained")
 
 
+def on_one_line(text: str) -> str:
+    """The text with a space for each character that a terminal or an editor would obey: no name splits a line."""
+    return "".join(" " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp") else char for char in text)
+
+
 def legible(name: str, n_chars: int = 28) -> str:
     """A name from outside on one line: without control characters, what the font lacks as `\ufffd`, its middle cut."""
     from matplotlib.font_manager import findfont, get_font
 
     font = get_font(findfont(FONT))
-    kept = "".join(
-        " " if unicodedata.category(char) in ("Cc", "Cf", "Zl", "Zp")
-        else char if font.get_char_index(ord(char)) else "\ufffd"
-        for char in name
-    )  # fmt: skip
+    kept = "".join(char if font.get_char_index(ord(char)) else "\ufffd" for char in on_one_line(name))
     kept = " ".join(kept.split()) or "(no name)"
     if len(kept) <= n_chars:
         return kept
@@ -122,11 +123,11 @@ def labels_of(names: Sequence[str], n_chars: int = 28) -> dict[str, str]:
 
 
 def in_two_lines(label: str, n_chars: int) -> str:
-    """A label cut once, where it is longer than a line: after a separator where there is one, else at the end."""
+    """A label cut once, where it is longer than a line: after a separator that leaves two lines, else at the end."""
     if len(label) <= n_chars:
         return label
     at = max((label.rfind(each, 0, n_chars) + 1 for each in " ._-/"), default=0)
-    at = at if at > n_chars // 3 else n_chars
+    at = at if at > n_chars // 3 and len(label) - at <= n_chars else n_chars
     return f"{label[:at].rstrip()}\n{label[at:].lstrip()}"
 
 

@@ -11,6 +11,7 @@ from engine.analysis.options import TableOptions
 from engine.analysis.table import Cell, Spread, Table
 from engine.errors import StudyError
 from engine.figures.drawing import Source, go_on, runs_note, similarity_notes, study_notes
+from engine.figures.style import on_one_line
 
 CELLS = "cells: mean ± sample standard deviation (n − 1) over seeds (n runs that are done); – where there is none"
 
@@ -56,12 +57,13 @@ def _table(name: str, source: Source, found: Finals, values: np.ndarray, told: t
     for spec, value in zip(specs, values.tolist(), strict=True):
         places.setdefault((spec.backbone.name, spec.dataset), {}).setdefault(spec.method, []).append(value)
     rows: tuple[tuple[Cell, ...], ...] = tuple(
-        (*names, *(_cell(by_method.get(method, [])) for method in methods)) for names, by_method in places.items()
+        (*map(on_one_line, names), *(_cell(by_method.get(method, [])) for method in methods))
+        for names, by_method in places.items()
     )
     notes = (
         *told, CELLS, runs_note(found.runs), *found.notes(), *study_notes(source.data, finals_only=True),
     )  # fmt: skip
-    return Table(name, ("backbone", "dataset", *methods), rows, notes)
+    return Table(name, ("backbone", "dataset", *methods), rows, tuple(map(on_one_line, notes)))
 
 
 def _cell(values: list[float]) -> str:

@@ -19,6 +19,7 @@ from engine.figures.style import (
     TWO_COLUMNS_IN,
     Mark,
     heading,
+    in_two_lines,
     labels_of,
     legend_above,
     mark_of,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _N_COLUMNS, _N_ROWS = 4, 3
+_HEADING_CHARS = {1: 36, 2: 40, 3: 28, 4: 16}  # what fits in a line above a panel, by the number of columns
 
 
 def draw_trajectories(source: Source, options: TableOptions) -> Drawing:
@@ -57,7 +59,8 @@ def draw_trajectories(source: Source, options: TableOptions) -> Drawing:
         grid[_N_ROWS * (place // n_columns) : _N_ROWS * (place // n_columns + 1), place % n_columns]
         for place in range(n_blocks * n_columns)
     ]
-    labels = labels_of(backbones, 88 // n_columns)
+    line = _HEADING_CHARS[n_columns]
+    labels = {name: in_two_lines(label, line) for name, label in labels_of(backbones, 2 * line).items()}
     for backbone, axes in zip(backbones, columns, strict=False):
         _draw_column(axes, [each for each in found if each.backbone == backbone],
                      [each for each in finals if each.names[0] == backbone])  # fmt: skip

@@ -14,7 +14,7 @@ from engine.errors import DamagedError, ShapeError, StudyError
 from engine.export import to_bytes
 from engine.figures.drawing import Drawing, Source
 from engine.figures.names import TABLES_NAME
-from engine.figures.style import require_matplotlib, styled
+from engine.figures.style import on_one_line, require_matplotlib, styled
 from engine.figures.table import FIGURES
 from engine.figures.tables import TABLES
 from engine.files import atomic_write
@@ -99,7 +99,7 @@ def _write_figure(
         paths.append(to / f"{stem}.{file_format}")
         atomic_write(paths[-1], to_image(drawing, file_format, dpi))
     paths.append(to / f"{stem}.txt")
-    caption = "".join(f"{line}\n" for line in drawing.caption)
+    caption = "".join(f"{on_one_line(line)}\n" for line in drawing.caption)
     atomic_write(paths[-1], caption.encode("utf-8", "surrogateescape"))
     return tuple(paths)
 

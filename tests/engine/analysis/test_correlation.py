@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from engine.analysis.association import associate, fit
+from engine.analysis import bootstrap
+from engine.analysis.association import (
+    Coefficient,
+    associate,
+    error_over_runs,
+    fit,
+    pearson_influence,
+    spearman_influence,
+)
 from engine.analysis.correlation import correlation, metrics_of
 from engine.analysis.correlation_tables import (
     correlation_intervals_table,
@@ -93,16 +101,98 @@ class TestAssociation:
         width = lambda each: each.high - each.low  # noqa: E731
         assert 0.6 < width(copies) / width(single) < 1.4
 
-    def test_the_bootstrap_of_runs_is_that_of_the_plain_loop(self) -> None:
-        rng = np.random.default_rng(5)
-        runs = np.repeat(np.arange(12), 5)
-        x = rng.normal(size=60) + np.repeat(rng.normal(size=12), 5)
-        y = x + rng.normal(size=60)
+    def test_few_runs_have_students_t(self) -> None:
+        rng = np.random.default_rng(8)
+        runs = np.repeat(np.arange(5), 4)
+        x = rng.normal(size=20)
+        y = x + rng.normal(size=20)
         found = associate(x, y, runs).pearson
-        draws = np.random.default_rng(9).integers(0, 12, (2000, 12))
+        r = scipy.stats.pearsonr(x, y).statistic
+        zx, zy = scipy.stats.zscore(x), scipy.stats.zscore(y)
+        sums = (zx * zy - r / 2 * (zx**2 + zy**2)).reshape(5, 4).sum(axis=1)
+        half = scipy.stats.t.ppf(0.975, 4) * math.sqrt(5 / 4 * (sums**2).sum()) / 20 / (1 - r**2)
+        assert (found.low, found.high) == pytest.approx(
+            (math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half))
+        )
+
+    def test_with_many_runs_the_interval_is_that_of_drawing_whole_runs_anew(self) -> None:
+        """An independent way to the same: the bootstrap of runs by a plain loop, ranks made anew in each resample."""
+        rng = np.random.default_rng(5)
+        runs = np.repeat(np.arange(80), 5)
+        x = rng.normal(size=400) + np.repeat(rng.normal(size=80), 5)
+        y = np.exp(x + rng.normal(size=400) + np.repeat(rng.normal(size=80), 5))
+        found = associate(x, np.log(y), runs)
+        draws = np.random.default_rng(9).integers(0, 80, (1000, 80))
         rows = [np.concatenate([np.flatnonzero(runs == run) for run in draw]) for draw in draws]
-        expected = np.quantile([np.corrcoef(x[each], y[each])[0, 1] for each in rows], [0.025, 0.975])
-        assert (found.low, found.high) == pytest.approx(tuple(expected), abs=0.03)
+        for coefficient, resampled in (
+            (found.pearson, [np.corrcoef(x[each], np.log(y[each]))[0, 1] for each in rows]),
+            (found.spearman, [scipy.stats.spearmanr(x[each], y[each]).statistic for each in rows]),
+        ):
+            expected = np.quantile(resampled, [0.025, 0.975])
+            assert (coefficient.low, coefficient.high) == pytest.approx(tuple(expected), abs=0.025)
+            width = coefficient.high - coefficient.low  # type: ignore[operator]
+            assert 0.85 < width / (expected[1] - expected[0]) < 1.15
+
+    @pytest.mark.parametrize("has_ties", [False, True])
+    def test_influences_are_what_leaving_a_point_out_changes(self, has_ties: bool) -> None:
+        rng = np.random.default_rng(6)
+        x, n = rng.normal(size=400), 400
+        y = 0.6 * x + rng.normal(size=n)
+        if has_ties:
+            x, y = np.minimum(x, 0.4), np.round(2 * y)
+        for influence, coefficient in (
+            (pearson_influence(x, y), lambda a, b: scipy.stats.pearsonr(a, b).statistic),
+            (spearman_influence(x, y), lambda a, b: scipy.stats.spearmanr(a, b).statistic),
+        ):
+            whole = coefficient(x, y)
+            left_out = [(n - 1) * (whole - coefficient(np.delete(x, i), np.delete(y, i))) for i in range(n)]
+            assert influence.mean() == pytest.approx(0, abs=1e-12)
+            assert np.corrcoef(influence, left_out)[0, 1] > 0.9999
+            assert np.std(influence) == pytest.approx(np.std(left_out), rel=0.02)
+
+    def test_an_error_over_runs_adds_up_the_points_of_a_run(self) -> None:
+        values = np.array([1.0, 2.0, 6.0, 7.0])
+        single = error_over_runs(values - 4, np.arange(4))
+        assert single == pytest.approx(np.std(values, ddof=1) / 2)
+        # sums of runs: −5 and 5; √(2 / 1 · 50) / 4
+        assert error_over_runs(values - 4, np.array([7, 7, 9, 9])) == pytest.approx(2.5)
+        assert error_over_runs(np.repeat(values - 4, 6), np.repeat(np.arange(4), 6)) == pytest.approx(single)
+        assert error_over_runs(values - 4, np.arange(4), n_groups=2) == pytest.approx(single * math.sqrt(3 / 2))
+
+    @pytest.mark.parametrize(
+        ("y", "rho", "p"),
+        [([1, 2, 3, 4], 1.0, 2 / 24), ([1, 2, 3, 5, 4], 0.9, 10 / 120), ([5, 4, 3, 2, 1], -1.0, 2 / 120)],
+    )
+    def test_spearmans_p_of_few_points_is_of_all_orders(self, y: list[float], rho: float, p: float) -> None:
+        """Student's t, as in `scipy.stats.spearmanr`, gives 0, 0.037 and 0."""
+        found = associate(np.arange(len(y), dtype=float), np.array(y, float), np.arange(len(y))).spearman
+        assert (found.value, found.p) == pytest.approx((rho, p))
+        assert scipy.stats.spearmanr(np.arange(len(y)), y).pvalue < 0.04
+
+    def test_spearmans_p_with_ties_is_scipys_permutation_test(self) -> None:
+        x, y = np.array([1.0, 1, 2, 3, 3, 4]), np.array([2.0, 1, 1, 5, 4, 4])
+        found = associate(x, y, np.arange(6)).spearman
+        expected = scipy.stats.permutation_test(
+            (x,), lambda each: scipy.stats.spearmanr(each, y).statistic, permutation_type="pairings",
+            n_resamples=np.inf,
+        )  # fmt: skip
+        assert found.p == pytest.approx(expected.pvalue)
+
+    def test_spearmans_p_within_groups_is_students(self) -> None:
+        """Points of several groups must not change places, so that not all orders are alike."""
+        x, y = np.array([1.0, 2, 3, 5, 4, 6]), np.array([1.0, 3, 2, 4, 6, 5])
+        found = associate(x, y, np.arange(6), n_groups=2).spearman
+        t = found.value * math.sqrt(3 / (1 - found.value**2))  # type: ignore[operator]
+        assert found.p == pytest.approx(2 * scipy.stats.t.sf(t, 3))
+
+    def test_spearmans_p_is_never_below_that_of_one_order_and_its_reverse(self) -> None:
+        found = associate(np.arange(10.0), np.arange(10.0) ** 3, np.arange(10)).spearman
+        assert found.p == pytest.approx(2 / math.factorial(10))
+
+    def test_what_differs_by_rounding_alone_is_constant(self) -> None:
+        x = np.float32(1) - np.array([0, 1, 2, 1, 0]) * np.float32(6e-8)
+        found = associate(x.astype(float), np.arange(5.0), np.arange(5))
+        assert found.why == "the similarity is the same at all 5 points"
 
     @pytest.mark.parametrize(
         ("x", "y", "why"),
@@ -113,9 +203,26 @@ class TestAssociation:
         found = associate(np.array(x, float), np.array(y, float), np.arange(len(x)))
         assert why in found.why and found.pearson.value is None and found.line is None
 
-    def test_a_perfect_line_has_no_width(self) -> None:
-        found = associate(np.arange(6.0), 2 * np.arange(6.0), np.arange(6))
-        assert (found.pearson.low, found.pearson.high, found.pearson.p) == pytest.approx((1, 1, 0), abs=1e-7)
+    @pytest.mark.parametrize("runs", [range(6), [0, 0, 1, 1, 2, 2]])
+    def test_a_perfect_line_has_no_interval(self, runs: list[int]) -> None:
+        """Fisher's z is infinite; an interval from 1 to 1 would say that other runs can only lie on the line too."""
+        found = associate(np.arange(6.0), 2 * np.arange(6.0), np.array(runs))
+        for coefficient in (found.pearson, found.spearman):
+            assert coefficient.value == pytest.approx(1) and (coefficient.low, coefficient.high) == (None, None)
+        assert found.why_no_interval == "Pearson and Spearman: a coefficient of ±1 has none"
+
+    def test_too_few_draws_have_a_coefficient_and_no_interval(self) -> None:
+        x, y = np.array([1.0, 2, 4, 3]), np.array([1.0, 3, 2, 5])
+        assert associate(x, y, np.arange(4)).why_no_interval == ""
+        three = associate(x[:3], y[:3], np.arange(3))
+        assert three.pearson.value is not None and three.pearson.low is None and three.pearson.p is not None
+        assert three.why_no_interval == "Pearson and Spearman: 3 points are too few"
+        grouped = associate(x, y, np.arange(4), n_groups=3)
+        assert (grouped.pearson.low, grouped.pearson.p) == (None, None)
+        assert grouped.why_no_interval == "Pearson and Spearman: 4 points in 3 groups are too few"
+        two = associate(x, y, np.array([0, 0, 1, 1]))
+        assert two.pearson == Coefficient(pytest.approx(scipy.stats.pearsonr(x, y).statistic))  # type: ignore[arg-type]
+        assert two.why_no_interval == "Pearson and Spearman: 2 runs are too few"
 
 
 class TestIntervals:
@@ -131,6 +238,45 @@ class TestIntervals:
         data = StudyData((made_run("a", -0.01, key=key, quality={"test_ece": [0, 0, 0.5]}),))
         (found,) = correlation(data, replace(OPTIONS, measure="debiased_cka", min_count=1)).intervals
         assert (found.low, found.high) == (-0.05, 0.0)
+
+    def test_many_epochs_of_a_run_make_no_mean_surer(self) -> None:
+        """Three runs that stay where they are for twenty epochs: the interval is that of three values."""
+        means = (0.1, 0.2, 0.6)
+        runs = [
+            replace(
+                _run(str(i), 0.52, 0.1),
+                diagonal={KEY: np.full((21, 2), 0.52, np.float32)},
+                quality={"test_ece": np.full(21, mean, np.float32)},
+            )
+            for i, mean in enumerate(means)
+        ]
+        options = replace(OPTIONS, over="runs and epochs")
+        (found,) = correlation(StudyData(tuple(runs)), options).intervals
+        assert (found.n, found.n_runs) == (60, 3)
+        assert found.standard_error == pytest.approx(scipy.stats.sem(means), rel=1e-6)
+        ends = scipy.stats.t.interval(0.95, 2, np.mean(means), scipy.stats.sem(means))
+        assert (found.y.low, found.y.high) == pytest.approx(ends, rel=1e-6)
+        table = correlation_intervals_table(StudyData(tuple(runs)), options)
+        assert table.column("n_runs") == (3,)
+        assert table.column("test_ece_standard_error") == (found.standard_error,)
+        (ends_only,) = correlation(StudyData(tuple(replace(run, record=replace(run.record, spec=replace(
+            run.record.spec, epochs=20))) for run in runs)), OPTIONS).intervals  # fmt: skip
+        low, high = bootstrap.mean_interval(np.array(means, np.float32)[:, None])
+        assert (ends_only.y.low, ends_only.y.high) == (low[0], high[0])
+        assert ends_only.standard_error == pytest.approx(scipy.stats.sem(means), rel=1e-6)
+        (alone,) = correlation(StudyData((runs[0],)), options).intervals
+        assert alone.y.mean == pytest.approx(0.1) and (alone.y.low, alone.standard_error) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [({"width": 0.0}, "width: of an interval is above 0 (seen 0)"), ({"width": -0.1}, "(seen -0.1)"),
+         ({"width": math.nan}, "(seen nan)"), ({"width": math.inf}, "(seen inf)"),
+         ({"min_count": 0}, "min count: a mean is of 1 point or more (seen 0)")],
+    )  # fmt: skip
+    def test_intervals_that_cannot_be_are_refused(self, options: dict[str, float], message: str) -> None:
+        with pytest.raises(StudyError) as caught:
+            correlation(_study([(0.5, 0.1)]), replace(OPTIONS, **options))  # type: ignore[arg-type]
+        assert message in str(caught.value)
 
     def test_thin_ones_are_counted_and_have_no_mean(self) -> None:
         data = _study([(0.81, 0.1), (0.82, 0.2), (0.91, 0.3)])
@@ -187,6 +333,17 @@ class TestGroups:
         assert found.all.pearson.value < 0 < found.within.pearson.value
         assert any("it turns round: r = " in each for each in found.warnings)
 
+    def test_rounding_within_groups_is_no_correlation(self) -> None:
+        """Two frozen backbones, whose similarities differ from each other, and among their seeds by rounding alone."""
+        runs = [
+            _run(f"{method}{i}", at * (1 - 6e-8 * (i % 3)), 0.1 + 0.01 * (i % 3), method=method)
+            for method, at in (("full", 0.9), ("linear", 1.0))
+            for i in range(6)
+        ]
+        found = correlation(StudyData(tuple(runs)), OPTIONS)
+        assert found.within.why == "the similarity is the same at all 12 points"
+        assert found.all.pearson.value is not None
+
     def test_each_group_has_its_own_row(self) -> None:
         runs = [
             _run(f"{method}{i}", 0.5 + 0.01 * i, sign * 0.01 * i + 0.5, method=method)
@@ -197,6 +354,8 @@ class TestGroups:
         assert table.column("method") == ("all points", "within backbones and methods", "full", "linear")
         assert table.column("pearson")[2:] == pytest.approx((1.0, -1.0), abs=1e-6)
         assert table.column("n_points") == (12, 12, 6, 6)
+        assert None not in table.column("slope") and table.column("intercept")[1] is None
+        assert any(note.startswith("no interval for linear: ") and "of ±1 has none" in note for note in table.notes)
 
 
 class TestPoints:
@@ -225,6 +384,35 @@ class TestPoints:
         assert correlation(data, OPTIONS).points.n_left_out == 2
         notes = correlation_table(data, OPTIONS).notes
         assert "left out: 2 points without a similarity or without the metric" in notes
+
+    def test_a_run_without_its_last_epoch_is_left_out(self) -> None:
+        """Done, by its record, with results that end early: an earlier epoch must not stand for the last."""
+        short = made_run("short", 0.6, n_epochs=2, quality={"test_ece": [0.9, 0.4]})
+        bare = replace(_run("bare", 0.5, 0.1), diagonal={}, quality={})
+        found = correlation(StudyData((_run("a", 0.5, 0.1), short, bare)), OPTIONS).points
+        assert (found.n, found.n_left_out) == (1, 2)
+
+    def test_an_epoch_without_the_metric_is_left_out(self) -> None:
+        data = StudyData((made_run("a", 0.6, quality={"test_ece": [0.9, 0.4]}),))
+        found = correlation(data, replace(OPTIONS, over="runs and epochs")).points
+        assert (found.epochs.tolist(), found.n_left_out) == ([1], 1)
+
+    def test_a_layer_that_a_smaller_backbone_lacks_is_left_out(self) -> None:
+        rank = {"effective_rank_cls": np.ones((3, 2), np.float32)}
+        small = replace(
+            _run("small", 0.5, 0.1), layers=("block 1",), diagonal={KEY: np.full((3, 1), 0.5, np.float32)},
+            layer_quality={"effective_rank_cls": np.ones((3, 1), np.float32)},
+        )  # fmt: skip
+        data = StudyData((replace(_run("a", 0.5, 0.1), layer_quality=rank), small))
+        for metric in ("test_ece", "effective_rank"):
+            found = correlation(data, replace(OPTIONS, metric=metric, layer="block 2")).points
+            assert (found.n, found.n_left_out, found.runs.tolist()) == (1, 1, [0])
+
+    def test_a_metric_of_the_other_tokens_is_refused(self) -> None:
+        run = replace(_run("a", 0.5, 0.1), layer_quality={"effective_rank_feat": np.ones((3, 2), np.float32)})
+        assert "effective_rank" in metrics_of(StudyData((run,)), "feat")
+        with pytest.raises(StudyError, match="this study has no such metric"):
+            correlation(StudyData((run,)), replace(OPTIONS, metric="effective_rank"))
 
     def test_a_metric_of_layers_is_taken_of_the_layer_that_is_asked_for(self) -> None:
         run = replace(

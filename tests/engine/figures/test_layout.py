@@ -30,7 +30,13 @@ STUDIES = {
         ("timm:vit_base_patch16_224.augreg_in21k", "open_clip:ViT-B-16/laion2b_s34b_b88k",
          "timm:vit_base_patch14_dinov2.lvd142m"), seeds=20, epochs=2,
     ),
-    "seven backbones": study_of(tuple(f"timm:vit_{i}" for i in range(7)), seeds=2, epochs=2),
+    "one long name": study_of((f"open_clip:ViT-B-16/{'laion2b_s34b_' * 4}",), seeds=2, epochs=1),
+    **{
+        f"{n} backbones": study_of(
+            tuple(f"timm:vit_base_patch16_224.augreg_in21k_v{i}" for i in range(n)), seeds=2, epochs=2
+        )
+        for n in (4, 7, 10)
+    },
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from engine.analysis.options import TableOptions
-from engine.analysis.study_data import StudyData
+from engine.analysis.study_data import StudyData, read_study
 from engine.errors import MachineError, StudyError
 from engine.figures.drawing import Source
 from engine.figures.names import FIGURE_NAMES
@@ -170,6 +170,15 @@ class TestFiles:
         assert r"\$x\textasciicircum{}2\_\{a\}\$ 100\%" in latex and r"\toprule" in latex
         assert "±" in (tmp_path / "table_similarity.md").read_text()
 
+    def test_no_name_splits_a_line_or_is_obeyed(self, tmp_path: Path) -> None:
+        study = study_of(HOSTILE, seeds=2, epochs=1, dataset="skin\x1b[31m\n\u202emoles\u2028")
+        folder = StudyFolder(write_study(tmp_path / "s", study))
+        list(write_figures(folder, tmp_path, TableOptions(), formats=("png",), dpi=40))
+        drawing = draw("2", Source(folder, read_study(folder)), TableOptions())
+        assert len((tmp_path / "figure2_space.txt").read_text().split("\n")) == len(drawing.caption) + 1
+        for path in (each for suffix in ("txt", "tex", "md") for each in tmp_path.glob(f"*.{suffix}")):
+            assert all(char.isprintable() or char == "\n" for char in path.read_text()), path
+
     def test_the_users_own_style_changes_nothing(self, tmp_path: Path) -> None:
         import matplotlib
 
@@ -236,6 +245,7 @@ class TestNames:
     def test_two_lines(self) -> None:
         assert in_two_lines("short", 9) == "short"
         assert in_two_lines("vit_base_patch16", 10) == "vit_base_\npatch16"
+        assert in_two_lines("vit_base_patch16", 8) == "vit_base\n_patch16"
         assert in_two_lines("x" * 12, 8) == f"{'x' * 8}\n{'x' * 4}"
 
 
