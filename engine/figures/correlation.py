@@ -140,8 +140,8 @@ def _caption(source: Source, options: TableOptions, found: Correlation) -> tuple
     return (
         f"pale marks: each {what}; {found.metric} ({_metric_label(found.metric)}) against the similarity to θ*",
         f"white dots: means over intervals of similarity {found.width:g} wide (from multiples of it) with at least "
-        f"{found.min_count} points, at their mean similarity; bars: 95 % interval of the mean ({bars}); black line: least "
-        "squares through these means, each counted once, as in the paper",
+        f"{found.min_count} points, at their mean similarity; bars: 95 % interval of the mean ({bars}); black line: "
+        "least squares through these means, each counted once, as in the paper",
         f"dashed line: least squares on all points: {_told(found.all)}; an R² through means says nothing of "
         "single runs",
         f"within backbones and methods (the mean of each taken out of both): {_told(found.within)}",
