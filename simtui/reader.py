@@ -13,11 +13,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
 
 from engine.analysis.attention import study_attention
 from engine.analysis.options import TableOptions
-from engine.analysis.study_data import StudyDataCache
+from engine.analysis.study_data import StudyDataCache, in_study_order
 from engine.errors import MachineError, SimtuiError
 from engine.jobs.progress import StudyProgress, study_progress
 from engine.runs.attention_maps import AttentionMaps
@@ -25,7 +24,6 @@ from engine.runs.catalog import DamagedRun, Stamp, file_stamp
 from engine.runs.record import RUN_FILE, RunRecord
 from engine.runs.results import RESULTS_FILE, Results
 from engine.runs.study_folder import Listing, StudyFolder
-from engine.study import Method
 from simtui.analyses import Found, found_of
 
 POLL_S = 1.0
@@ -209,9 +207,7 @@ class _StudyReader:
         if is_running or listing != self._listing or self._progress is None or self._progress.is_running:
             self._progress = study_progress(folder, listing)
         self._listing = listing
-        backbones = [each.name for each in study.backbone]
-        # In the order of the study file, which is the order in which people think of what they compare.
-        self._records = sorted(listing.records, key=lambda each: _place(each, backbones))
+        self._records = list(in_study_order(listing.records, study))
         return Snapshot(
             self._path,
             study.study.name,
@@ -265,12 +261,6 @@ class _ResultsCache:
         while len(self._held) > 1 and sum(_n_bytes(each) for _, each in self._held.values()) > self._n_bytes:
             self._held.popitem(last=False)
         return held[1]
-
-
-def _place(record: RunRecord, backbones: Sequence[str]) -> tuple[int, int, int, str]:
-    name, methods = record.spec.backbone.name, get_args(Method)
-    backbone = backbones.index(name) if name in backbones else len(backbones)
-    return backbone, methods.index(record.spec.method), record.spec.seed, record.run_id
 
 
 def _n_bytes(results: Results) -> int:

@@ -67,6 +67,7 @@ def _bca(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of `(k, n)` values; columns without spread keep their mean."""
     from scipy.special import ndtr, ndtri  # here: an app that shows no interval need not wait for it
 
+    values = np.sort(values, axis=1)  # the same interval in whatever order the runs come
     mean = values.mean(axis=1)
     deviations = np.ascontiguousarray(values - mean[:, None])
     scale = np.abs(values).max(axis=1) * 1e-12

@@ -251,6 +251,11 @@ def _warnings(
 ) -> tuple[str, ...]:
     """What a reader of the line alone would not see."""
     said: list[str] = []
+    if line and everything.line and line.slope * everything.line.slope < 0:
+        said.append(
+            f"the line through the {n_intervals} interval means points the other way: slope {line.slope:.3g}, over the "
+            f"{n_points} points {everything.line.slope:.3g}"
+        )
     if line and everything.line and line.r_squared - everything.line.r_squared > FLATTERS_BY:
         said.append(
             f"the interval means flatter the fit: R² = {line.r_squared:.2f} through {n_intervals} means, "

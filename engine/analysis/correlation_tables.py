@@ -103,6 +103,9 @@ def _line_cells(line: Line | None) -> tuple[Cell, ...]:
 def _notes(found: Correlation, data: StudyData) -> tuple[str, ...]:
     is_runs = found.over == "runs"
     what = "one point a run that is done, at its last epoch" if is_runs else "one point an epoch of each run, from 1 on"
+    if not is_runs and found.points.n == found.all.n_runs:
+        what += "; but the metric exists at one epoch of each run only, so that it is one point a run"
+    n_thin = sum(each.y.mean is None for each in found.intervals)
     how = (
         "intervals of coefficients: 95 %, Fisher's z (Spearman: variance of Bonett & Wright 2000); p: Student's t, but "
         f"for Spearman all orders of up to {EXACT_UP_TO} points; runs are taken as independent draws"
@@ -120,6 +123,7 @@ def _notes(found: Correlation, data: StudyData) -> tuple[str, ...]:
         f"interval_*: line through the means of intervals {least}, each counted once at its mean similarity; it "
         f"flatters where its R² is more than {FLATTERS_BY:g} above that over the points",
         f"{WITHIN}: after the mean of each backbone and method is taken out of both",
+        f"{n_thin} of {len(found.intervals)} intervals hold fewer points, and have no mean",
         *found.warnings,
         *((f"left out: {left_out} points without a similarity or without the metric",) if left_out else ()),
         *((f"{metric}: {QUALITY[metric].label}; {QUALITY[metric].reference}",) if metric in QUALITY else ()),

@@ -12,7 +12,7 @@ from engine.analysis import bootstrap
 from engine.analysis.estimators import column_of, notes_on
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
 from engine.analysis.score import score_of
-from engine.analysis.study_data import RunData, StudyData, group_columns, grouped
+from engine.analysis.study_data import RunData, StudyData, group_columns, grouped, pooled_note
 from engine.analysis.table import Cell, Spread, Table
 from engine.measures.table import MEASURES
 from engine.runs.results import SimilarityKey
@@ -168,7 +168,7 @@ def distribution_table(data: StudyData, options: TableOptions) -> Table:
         *group_columns(options.by), "quantity", "layer", "n", "mean", "sd", "mean_low", "mean_high", *_QUANTILE_COLUMNS,
     )  # fmt: skip
     estimators = notes_on(data.records, [found.key.measure], found.key.probe)
-    notes = (*_NOTES, *estimators, *found.notes(), *data.notes(finals_only=True))
+    notes = (*_NOTES, *pooled_note(options.by), *estimators, *found.notes(), *data.notes(finals_only=True))
     return Table("distribution", columns, rows, notes)
 
 

@@ -37,5 +37,5 @@ def heatmap_table(record: RunRecord, results: Results, key: SimilarityKey, epoch
         "heatmap",
         ("epoch", "layer_ref", "layer", column_of(key)),
         rows,
-        (*notes_on([record], [key.measure]), UNDEFINED),
+        (*notes_on([record], [key.measure], key.probe), UNDEFINED),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from engine.analysis import bootstrap
 from engine.analysis.estimators import column_of, notes_on
 from engine.analysis.options import TableOptions
-from engine.analysis.study_data import RunData, StudyData, group_columns, grouped
+from engine.analysis.study_data import RunData, StudyData, group_columns, grouped, pooled_note
 from engine.analysis.table import Cell, Spread, Table
 from engine.analysis.trajectory import Curve, spread_cells, spread_columns
 from engine.runs.results import SimilarityKey
@@ -115,7 +115,7 @@ def diagonal_table(data: StudyData, options: TableOptions) -> Table:
 
 def _notes(data: StudyData, options: TableOptions) -> tuple[str, ...]:
     key = options.key(data.records)
-    return (*notes_on(data.records, [key.measure], key.probe), *data.notes(finals_only=True))
+    return (*pooled_note(options.by), *notes_on(data.records, [key.measure], key.probe), *data.notes(finals_only=True))
 
 
 def _profile(names: tuple[str, ...], runs: Sequence[RunData], key: SimilarityKey, with_intervals: bool) -> LayerProfile:

@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import get_args
 
 import numpy as np
 
 from engine.analysis.estimators import in_order, measures_of
 from engine.analysis.options import MEAN_OF_LAYERS
-from engine.errors import SimtuiError, StudyError
+from engine.errors import DamagedError, SimtuiError, StudyError
 from engine.runs.catalog import DamagedRun, Stamp, file_stamp
-from engine.runs.record import RunRecord, State
+from engine.runs.record import RunRecord, State, remake_run
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey
 from engine.runs.study_folder import StudyFolder
+from engine.study import Method, Study
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,20 @@ class StudyData:
             found.append(
                 f"left out: {len(self.unreadable)} runs that cannot be read, first {self.unreadable[0].run_id}"
             )
-        return tuple(found)
+        return (*found, *((self._twins,) if self._twins else ()))
+
+    @cached_property
+    def _twins(self) -> str:
+        """Runs that are one network under two names: from scratch, backbones of one architecture are the same."""
+        seen: dict[tuple[object, ...], set[str]] = {}
+        for run in self.runs:
+            spec = run.record.spec
+            figures = tuple(values.tobytes() for name, values in sorted(run.quality.items()))
+            if spec.method == "scratch" and figures:
+                seen.setdefault((spec.seed, figures), set()).add(spec.backbone.name)
+        n = sum(len(names) for names in seen.values() if len(names) > 1)
+        said = "scratch runs have a twin (one architecture, one seed, another name): they are not independent draws"
+        return f"{n} {said}" if n else ""
 
 
 class StudyDataCache:
@@ -157,14 +172,19 @@ class StudyDataCache:
         damaged: tuple[DamagedRun, ...] = ()
         if records is None:
             listing = self._folder.listing()
-            records, damaged = listing.records, listing.damaged
+            records, damaged = in_study_order(listing.records, self._folder.study), listing.damaged
         found = [(record, self._entry(record)) for record in records]
         self._held = {record.run_id: held for record, held in found if held is not None}
         entries = [held[1] for _, held in found if held is not None]
+        damaged += tuple(
+            DamagedRun(record.run_id, self._missing(record))
+            for record, held in found
+            if held is None and record.epochs_done >= 0
+        )
         return StudyData(
             tuple(each for each in entries if isinstance(each, RunData)),
             (*damaged, *(each for each in entries if isinstance(each, DamagedRun))),
-            len(records) - len(entries),
+            sum(held is None and record.epochs_done < 0 for record, held in found),
         )
 
     def _entry(self, record: RunRecord) -> tuple[Stamp, RunData | DamagedRun] | None:
@@ -179,6 +199,10 @@ class StudyDataCache:
             return stamp, RunData(record, data.layers, data.diagonal, data.quality, data.layer_quality)
         return held
 
+    def _missing(self, record: RunRecord) -> SimtuiError:
+        path = self._folder.run_path(record.run_id)
+        return DamagedError(str(path / RESULTS_FILE), "is missing", remake_run(path))
+
     def _read(self, record: RunRecord) -> RunData | DamagedRun:
         try:
             return RunData.of(record, self._folder.results(record.run_id))
@@ -189,6 +213,26 @@ class StudyDataCache:
 def read_study(folder: StudyFolder) -> StudyData:
     """The results of all runs of a study; `StudyDataCache` where they are read more than once."""
     return StudyDataCache(folder).read()
+
+
+def in_study_order(records: Sequence[RunRecord], study: Study) -> tuple[RunRecord, ...]:
+    """By backbone, method and seed, as the study file names them: the order in which people think of them."""
+    backbones, methods = [each.name for each in study.backbone], list(get_args(Method))
+
+    def place(record: RunRecord) -> tuple[int, int, int, str]:
+        name = record.spec.backbone.name
+        backbone = backbones.index(name) if name in backbones else len(backbones)
+        return backbone, methods.index(record.spec.method), record.spec.seed, record.run_id
+
+    return tuple(sorted(records, key=place))
+
+
+def pooled_note(by: str) -> tuple[str, ...]:
+    """What n and an interval are of, where a group holds more than the seeds of one backbone and method."""
+    if by == "backbone and method":
+        return ()
+    rest = {"backbone": "methods", "method": "backbones", "paradigm": "backbones and methods"}[by]
+    return (f"by {by}: groups pool {rest} as well as seeds; n counts runs, and intervals take them as draws alike",)
 
 
 def grouped(runs: Sequence[RunData], by: str) -> dict[tuple[str, ...], list[RunData]]:

@@ -11,8 +11,9 @@ from engine.analysis import bootstrap
 from engine.analysis.estimators import column_of, notes_on
 from engine.analysis.options import TableOptions
 from engine.analysis.score import ACCURACY, Score, score_of
-from engine.analysis.study_data import StudyData, group_columns, grouped
+from engine.analysis.study_data import StudyData, group_columns, grouped, pooled_note
 from engine.analysis.table import Cell, Spread, Table
+from engine.runs.results import SimilarityKey
 
 _NOTES = (
     "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head",
@@ -95,7 +96,7 @@ def trajectory_table(data: StudyData, options: TableOptions) -> Table:
             cells = (cell for curve in curves for cell in _cells(curve, epoch))
             rows.append((*names, options.layer, epoch, *cells))
     columns = (*group_columns(options.by), "layer", "epoch", *spread_columns(quantities))
-    return Table("trajectory", columns, tuple(rows), (*_NOTES, *notes_on(data.records, [key.measure]), *data.notes()))
+    return Table("trajectory", columns, tuple(rows), (*_NOTES, *pooled_note(options.by), *_more(data, key)))
 
 
 def runs_over_epochs_table(data: StudyData, options: TableOptions) -> Table:
@@ -117,7 +118,11 @@ def runs_over_epochs_table(data: StudyData, options: TableOptions) -> Table:
     columns = (
         "run", "backbone", "method", "seed", "layer", "epoch", column_of(key), score.metric, "test_ece",
     )  # fmt: skip
-    return Table("epochs", columns, tuple(rows), (*notes_on(data.records, [key.measure]), *data.notes()))
+    return Table("epochs", columns, tuple(rows), _more(data, key))
+
+
+def _more(data: StudyData, key: SimilarityKey) -> tuple[str, ...]:
+    return (*notes_on(data.records, [key.measure], key.probe), *data.notes())
 
 
 def spread_columns(quantities: Sequence[str]) -> tuple[str, ...]:

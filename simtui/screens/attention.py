@@ -145,6 +145,9 @@ class AttentionScreen(ViewScreen):
         if self._shown is None:
             return
         room = self.query_one("#data")
+        if room.size.height < 4:  # it has just been shown again, and has no size yet
+            self.call_after_refresh(self._draw)
+            return
         n_layer_lines = min(len(self._shown.views) + 1, max(room.size.height // 3, 4))
         n_pictures = 3 if self._shown.before.pixels is None else 4
         height = room.size.height - 1 - n_layer_lines

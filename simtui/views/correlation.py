@@ -48,16 +48,15 @@ def correlation_view(
     """The view of a correlation; None where no run has both a similarity and the metric.
 
     Args:
-        point: the key of the point under the cursor; None for the first of the run.
+        point: the key of the point under the cursor; None for the last of the run.
     """
     correlation: Correlation = found.value
     if not correlation.points.n:
         return None
     points, records = _points(found, correlation, is_colorless)
-    keys = {each.key for each in points}
-    cursor = (
-        point if point in keys else next((key for key in keys if key.split(_SEPARATOR)[0] == run_id), points[0].key)
-    )
+    keys = [each.key for each in points]
+    of_run = (key for key in reversed(keys) if key.split(_SEPARATOR)[0] == run_id)  # its last epoch
+    cursor = point if point in keys else next(of_run, keys[0])
     scatter = _scatter(correlation, points, cursor, is_colorless)
     mark = marks([each.spec.backbone.name for each in found.data.records], is_colorless)
     cautions = (caution(record, correlation.key.measure, correlation.key.probe) for record in records)

@@ -79,8 +79,13 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
 
 
 def measure_name(key: SimilarityKey) -> str:
-    """`linear CKA (biased), CLS`."""
-    return f"{safe(label_of(key.measure))}, {_pooling(key)}"
+    """`linear CKA (biased), CLS`; with the images where they are not those of the target domain."""
+    return f"{safe(label_of(key.measure))}, {_pooling(key)}{of_images(key)}"
+
+
+def of_images(key: SimilarityKey) -> str:
+    """Which images are compared, where they are not those of the target domain."""
+    return "" if key.probe == "target" else f", {safe(key.probe)} images"
 
 
 def readout(shown: LayerMap, width: int, is_256: bool = False) -> Line:
@@ -136,10 +141,12 @@ def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_25
 
 def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[SimilarityKey, ...]) -> str:
     """Why this similarity says too much here, and what to do; empty where it does not."""
-    problem = caution(record, key.measure)
+    problem = caution(record, key.measure, key.probe)
     if not problem:
         return ""
-    sound = [each.measure for each in keys if each.pooling == key.pooling and not caution(record, each.measure)]
+    sound = [
+        each.measure for each in keys if each.pooling == key.pooling and not caution(record, each.measure, each.probe)
+    ]
     return f"{problem}; " + (f"m: {short_of(sound[0])}" if sound else "add debiased_cka to the study")
 
 
@@ -149,7 +156,8 @@ def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: Simil
     head = head[0].upper() + head[1:]
     same = np.diagonal(matrix)
     known = np.flatnonzero(~np.isnan(same))
-    what = f"{_pooling(key)} similarity to the pre-trained model"
+    on = "" if key.probe == "target" else f" on the {safe(key.probe)} images"
+    what = f"{_pooling(key)} similarity to the pre-trained model{on}"
     if known.size == 0:
         return f"{head}{what} is undefined for every block."
     low, high = known[np.argmin(same[known])], known[np.argmax(same[known])]

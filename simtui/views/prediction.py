@@ -97,5 +97,5 @@ def _error_line(name: str, failure: Failure) -> Line:
 def _share(spread: Spread) -> str:
     if spread.mean is None:
         return NO_VALUE
-    bounds = "" if spread.low is None else f" [{100 * spread.low:.0f}, {100 * (spread.high or 0):.0f}]"
-    return f"{100 * spread.mean:.0f} %{bounds}"
+    mean, low, high = (round(100 * (each or 0.0)) for each in (spread.mean, spread.low, spread.high))  # no -0
+    return f"{mean} %" + ("" if spread.low is None else f" [{low}, {high}]")

@@ -99,7 +99,7 @@ def _counts(found: Table) -> tuple[Line, ...]:
     n_names = found.columns.index("n_runs")
     names = [[str(cell) for cell in row[:n_names]] for row in found.rows]
     short = short_names([each[0] for each in names]) if found.columns[0] == "backbone" else {}
-    lines = [line(Span(fitted("inside", 21), DIM), Span("share, 95 % of", DIM))]
+    lines = [line(Span(fitted("inside", 21), DIM), Span("  share, 95 %", DIM))]
     for row, each in zip(found.rows, names, strict=True):
         cells = dict(zip(found.columns, row, strict=True))
         name = " ".join([short.get(each[0], each[0]), *each[1:]])

@@ -78,3 +78,8 @@ def test_the_same_values_give_the_same_interval() -> None:
 def test_two_values_lie_inside_their_own_range() -> None:
     low, high = mean_interval(np.array([[0.0], [1.0]]))
     assert 0.0 <= low[0] < 0.5 < high[0] <= 1.0
+
+
+def test_the_order_of_the_runs_does_not_matter() -> None:
+    values = np.random.default_rng(8).exponential(size=(7, 3))
+    assert np.array_equal(mean_interval(values), mean_interval(values[::-1]))

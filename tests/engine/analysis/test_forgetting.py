@@ -244,7 +244,8 @@ def test_records_alone_say_the_same(by: str, tmp_path: Path) -> None:
     table = forgetting_table(data, TableOptions(by=by))  # type: ignore[arg-type]
     assert len(table.rows) == {"backbone and method": 9, "backbone": 3, "method": 3, "paradigm": 3}[by]
     alone = forgetting_of_records(data.records, by)  # type: ignore[arg-type]
-    assert (alone.columns, alone.notes) == (table.columns, table.notes)
+    # What only results tell (the made-up scratch runs of all backbones are alike) is said beside it.
+    assert alone.columns == table.columns and set(alone.notes) <= set(table.notes)
     for row, expected in zip(alone.rows, table.rows, strict=True):
         assert row == tuple(pytest.approx(cell, abs=1e-6) if isinstance(cell, float) else cell for cell in expected)
 

@@ -9,7 +9,7 @@ import pytest
 
 from engine.analysis.names import TABLE_NAMES
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions, find_run
-from engine.analysis.study_data import StudyData, StudyDataCache, grouped, read_study
+from engine.analysis.study_data import RunData, StudyData, StudyDataCache, grouped, read_study
 from engine.analysis.tables import DATA_TABLES, TABLES, data_table
 from engine.analysis.trajectory import trajectory_table
 from engine.errors import StudyError
@@ -79,12 +79,16 @@ def test_damaged_and_empty_runs_are_counted_and_the_others_kept(folder: StudyFol
     specs = run_specs(folder.study)
     (folder.run_path(specs[0].run_id) / "results.h5").write_bytes(b"nonsense")
     (folder.run_path(specs[1].run_id) / "results.h5").unlink()
+    write_run(folder.path, specs[2], epochs_done=-1)
+    (folder.run_path(specs[2].run_id) / "results.h5").unlink()
     data = read_study(folder)
-    assert len(data.runs) == 4 and [each.run_id for each in data.unreadable] == [specs[0].run_id]
+    assert len(data.runs) == 3
+    # Results that a run claims to have and that are not there are damage; a run that has not begun has none.
+    assert {each.run_id for each in data.unreadable} == {specs[0].run_id, specs[1].run_id}
     assert data.n_without_results == 1
     table = trajectory_table(data, TableOptions())
     assert any(note.startswith("left out: 1 runs without results") for note in table.notes)
-    assert any(note.startswith("left out: 1 runs that cannot be read") for note in table.notes)
+    assert any(note.startswith("left out: 2 runs that cannot be read") for note in table.notes)
 
 
 def test_runs_that_are_under_way_are_in_trajectories_and_not_among_the_finals(folder: StudyFolder) -> None:
@@ -149,3 +153,22 @@ def test_no_cell_of_any_table_is_nan(name: str, folder: StudyFolder) -> None:
     write_results(folder.run_path(spec.run_id), Results(broken.layers, maps, broken.quality))
     table = data_table(read_study(folder), name, TableOptions(until=1))
     assert not [cell for row in table.rows for cell in row if isinstance(cell, float) and not np.isfinite(cell)]
+
+
+def test_runs_come_in_the_order_of_the_study_file(tmp_path: Path) -> None:
+    backbones = ("bundled:supervised", "bundled:image-text")
+    folder = StudyFolder(write_study(tmp_path, study_of(backbones, seeds=2, epochs=1)))
+    found = [
+        (run.record.spec.backbone.name, run.record.spec.method, run.record.spec.seed) for run in read_study(folder).runs
+    ]
+    methods = ("full", "linear", "scratch")
+    assert found == [(backbone, method, seed) for backbone in backbones for method in methods for seed in range(2)]
+
+
+def test_scratch_runs_that_are_one_network_are_said_not_to_be_independent() -> None:
+    def scratch(name: str, backbone: str, seed: int, score: float) -> RunData:
+        return made_run(name, 0.1, score, backbone=backbone, method="scratch", seed=seed)
+
+    runs = (scratch("1", "x", 0, 0.7), scratch("2", "y", 0, 0.7), scratch("3", "x", 1, 0.6), scratch("4", "y", 1, 0.65))
+    assert any(note.startswith("2 scratch runs have a twin") for note in StudyData(runs).notes())
+    assert StudyData(runs[2:]).notes() == ()
