@@ -1,13 +1,10 @@
-"""How much of the origin domain is forgotten: k-NN accuracy there before and after fine-tuning, over seeds.
-
-The same table comes from a study's data or from its records alone, which hold the same figures of both ends of a run.
-"""
+"""How much of the origin domain is forgotten: k-NN accuracy there before and after fine-tuning, over seeds."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +17,7 @@ from engine.analysis.score import score_of
 from engine.analysis.study_data import RunData, StudyData
 from engine.analysis.table import Cell, Spread, Table
 from engine.finetune.methods import METHODS
-from engine.runs.record import RunRecord, State
+from engine.runs.record import RunRecord
 from engine.runs.results import SimilarityKey
 
 NO_ORIGIN = "this study has no origin set: add [origin] to the study file to measure forgetting"
@@ -67,15 +64,8 @@ def forgetting_table(data: StudyData, options: TableOptions) -> Table:
     return _table(ends, data.records, options.by, data.notes(finals_only=True))
 
 
-def forgetting_of_records(records: Sequence[RunRecord], by: By = "backbone and method") -> Table:
-    """`forgetting_table` for where only the records have been read."""
-    finals = _finals(records)
-    ends = [_ends_of_record(record, finals) for record in records if record.state is State.DONE]
-    return _table(ends, records, by)
-
-
 def _finals(records: Sequence[RunRecord]) -> dict[str, SimilarityKey | None]:
-    """The names in `RunRecord.last` of the score, for which there is no key, and of each similarity."""
+    """The columns of the score, for which there is no key, and of each similarity."""
     named = {
         f"{measure}_{pooling}{suffix}": SimilarityKey(probe, pooling, measure)
         for probe, suffix in (("target", ""), ("origin", "_origin"))
@@ -90,15 +80,6 @@ def _ends_of_run(run: RunData, finals: Mapping[str, SimilarityKey | None]) -> _E
     values = (final_metric(run, name) if key is None else final_similarity(run, key) for name, key in finals.items())
     before = float(knn[0]) if len(knn) else math.nan
     return _Ends(run.record, before, final_metric(run, "origin_knn"), tuple(values))
-
-
-def _ends_of_record(record: RunRecord, finals: Iterable[str]) -> _Ends:
-    before, after = (_or_nan(metrics.get("origin_knn")) for metrics in (record.first, record.last))
-    return _Ends(record, before, after, tuple(_or_nan(record.last.get(name)) for name in finals))
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
 
 
 def _table(ends: Sequence[_Ends], records: Sequence[RunRecord], by: By, notes: Sequence[str] = ()) -> Table:

@@ -16,7 +16,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from engine.analysis.forgetting import forgetting_of_records
+from engine.analysis.forgetting import forgetting_table
+from engine.analysis.options import TableOptions
 from engine.analysis.runs import runs_table
 from engine.backbones.weights import local_file
 from engine.checkpoint_seal import seal_checkpoint
@@ -30,6 +31,7 @@ from engine.sealed import write_sealed_json
 from engine.study import freeze_study, load_study, run_specs
 from simtui.reader import Snapshot
 from simtui.views import runs
+from tests.engine.analysis.made_runs import study_of_records
 from tests.sweeps import n_of
 
 N_HDF5, N_CHECKPOINTS, N_RECORDS = n_of(60, 2_000), n_of(100, 1_500), n_of(100, 2_000)
@@ -170,7 +172,7 @@ def test_damaged_records(folder: StudyFolder) -> None:
         assert len(listing.records) + len(listing.damaged) == 1
         n_shown += len(listing.records)
         to_csv(runs_table(listing.records))
-        to_csv(forgetting_of_records(listing.records))
+        to_csv(forgetting_table(study_of_records(listing.records), TableOptions()))
         snapshot = Snapshot(folder.path, "s", listing.records, listing.damaged)
         runs.sheet(snapshot)
         runs.summary(snapshot)

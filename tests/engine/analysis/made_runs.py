@@ -52,3 +52,25 @@ def _rows(last: float | Sequence[float], n_epochs: int) -> np.ndarray:
     rows = np.full((n_epochs, 2), EARLIER, np.float32)
     rows[-1] = last
     return rows
+
+
+def study_of_records(records: Sequence[RunRecord]) -> StudyData:
+    """Runs with results that say what their records say of both ends (`first`, `last`), and nothing else."""
+    return StudyData(tuple(_of_record(record) for record in records))
+
+
+def _of_record(record: RunRecord) -> RunData:
+    keys = {
+        f"{measure}_{pooling}{suffix}": SimilarityKey(probe, pooling, measure)
+        for measure in record.spec.measure.similarity
+        for pooling in ("cls", "feat")
+        for probe, suffix in (("target", ""), ("origin", "_origin"))
+    }
+    run = RunData(record, ("block 1",), {}, {})
+    for name in {**record.first, **record.last}:
+        values = np.full(record.spec.epochs + 1, np.nan)
+        values[0], values[-1] = (ends.get(name) for ends in (record.first, record.last))
+        held = {keys[name]: values[:, None]} if name in keys else {}
+        quality = {} if name in keys else {name: values}
+        run = replace(run, diagonal={**run.diagonal, **held}, quality={**run.quality, **quality})
+    return run

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,18 +15,15 @@ from engine.analysis.forgetting import (
     POOLED,
     PROTOCOL,
     SCRATCH,
-    forgetting_of_records,
     forgetting_table,
 )
 from engine.analysis.options import BY, TableOptions
-from engine.analysis.study_data import RunData, StudyData, read_study
+from engine.analysis.study_data import RunData, StudyData
 from engine.analysis.table import Cell, Table
 from engine.finetune.methods import METHODS
 from engine.runs.record import Provenance, State
 from engine.runs.results import SimilarityKey
-from engine.runs.study_folder import StudyFolder
 from tests.engine.analysis.made_runs import made_run, study
-from tests.simtui.studies import study_of, write_study
 
 ORIGIN = SimilarityKey("origin", "cls", "linear_cka")
 IMAGE_TEXT = {"backbone": "bundled:image-text", "paradigm": "image-text"}
@@ -234,27 +229,3 @@ def test_cautions_of_both_domains_stand_once_each() -> None:
 def test_names_from_outside_pass_through_untouched() -> None:
     name = "bundled:\x1b[31m=x"
     assert forgetting_table(study(_run("a", 0.5, 0.25, backbone=name)), TableOptions()).rows[0][0] == name
-
-
-@pytest.mark.parametrize("by", BY)
-def test_records_alone_say_the_same(by: str, tmp_path: Path) -> None:
-    """As a study writes them: `run.json` holds the figures of both ends that `results.h5` has."""
-    data = read_study(StudyFolder(write_study(tmp_path, study_of(seeds=2, epochs=2))))
-    assert len(data.done) == 18
-    table = forgetting_table(data, TableOptions(by=by))  # type: ignore[arg-type]
-    assert len(table.rows) == {"backbone and method": 9, "backbone": 3, "method": 3, "paradigm": 3}[by]
-    alone = forgetting_of_records(data.records, by)  # type: ignore[arg-type]
-    # What only results tell (the made-up scratch runs of all backbones are alike) is said beside it.
-    assert alone.columns == table.columns and set(alone.notes) <= set(table.notes)
-    for row, expected in zip(alone.rows, table.rows, strict=True):
-        assert row == tuple(pytest.approx(cell, abs=1e-6) if isinstance(cell, float) else cell for cell in expected)
-
-
-def test_records_hold_the_similarity_on_origin_images_by_its_name() -> None:
-    record = _run("a", 0.5, 0.25).record
-    last = {"origin_knn": 0.25, "linear_cka_cls": 0.75, "linear_cka_cls_origin": 0.5, "test_accuracy": None}
-    table = forgetting_of_records([replace(record, first={"origin_knn": 0.5}, last=last)])
-    assert forgetting_of_records([replace(record, state=State.INTERRUPTED)]).rows == ()
-    (row,) = _rows(table)
-    assert (row["drop_mean"], row["linear_cka_cls_mean"], row["linear_cka_cls_origin_mean"]) == (0.25, 0.75, 0.5)
-    assert row["test_accuracy_mean"] is None and NO_ORIGIN_PROBE not in table.notes

@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from engine.analysis.forgetting import forgetting_of_records
+from engine.analysis.forgetting import forgetting_table
+from engine.analysis.options import TableOptions
 from engine.analysis.runs import runs_table
 from engine.analysis.score import ACCURACY, AUROC, score_in, score_of, scores_of
 from engine.runs.record import Provenance, RunRecord, State
 from engine.study import run_specs
+from tests.engine.analysis.made_runs import study_of_records
 from tests.simtui.studies import made_record, made_results, study_of
 
 
@@ -41,7 +43,7 @@ def test_runs_that_have_not_begun_do_not_decide() -> None:
 
 
 def test_forgetting_shows_the_score_of_the_task() -> None:
-    found = forgetting_of_records([of_task("multilabel")])
+    found = forgetting_table(study_of_records([of_task("multilabel")]), TableOptions())
     assert "test_accuracy_mean" not in found.columns and score_in(found.columns) is AUROC
     row = dict(zip(found.columns, found.rows[0], strict=True))
     assert row["test_auroc_mean"] == 0.75

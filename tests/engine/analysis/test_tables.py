@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_of_records, forgetting_table
+from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_table
 from engine.analysis.options import TableOptions
 from engine.analysis.runs import runs_table
 from engine.analysis.study_data import RunData, StudyData, read_study
@@ -22,6 +22,7 @@ from engine.runs.record import Provenance, RunRecord, State, write_record
 from engine.runs.results import Results, SimilarityKey, write_results
 from engine.runs.study_folder import StudyFolder
 from engine.study import MeasureSection, load_study, run_specs
+from tests.engine.analysis.made_runs import study_of_records
 
 KEY = SimilarityKey("target", "cls", "linear_cka")
 STUDY = """
@@ -117,7 +118,7 @@ def test_forgetting_is_before_minus_after_over_the_runs_that_are_done(folder: St
 
 def test_without_an_origin_set_the_forgetting_table_says_so(folder: StudyFolder) -> None:
     records = [replace(record, first={}, last={}) for record in folder.listing().records]
-    table = forgetting_of_records(records)
+    table = forgetting_table(study_of_records(records), TableOptions())
     assert table.notes[0] == NO_ORIGIN
     assert set(table.column("drop_mean")) == {None}
 
@@ -158,7 +159,7 @@ def test_similarities_are_those_that_the_study_asks_for(folder: StudyFolder) -> 
     table = runs_table(records)
     assert table.columns[-7:-3] == columns
     assert table.rows[0][-7:-3] == (0.25, None, None, 0.5)
-    table = forgetting_of_records(records)
+    table = forgetting_table(study_of_records(records), TableOptions())
     of_origin = tuple(f"{name}_origin" for name in columns)
     assert table.columns[-16:] == tuple(f"{name}_{what}" for name in (*columns, *of_origin) for what in ("mean", "sd"))
     assert table.column("rsa_cls_mean")[0] == 0.25

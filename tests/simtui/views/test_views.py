@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.analysis.forgetting import forgetting_of_records
+from engine.analysis.forgetting import forgetting_table
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
 from engine.analysis.study_data import RunData, StudyData
+from engine.analysis.table import Table
 from engine.errors import DamagedError
 from engine.jobs.progress import StudyProgress
 from engine.jobs.stage import Failure, RunProgress
@@ -24,6 +26,7 @@ from simtui.selection import Selection, after
 from simtui.views import curves, forgetting, layer_map, runs
 from simtui.views.parts import Line
 from simtui.views.progress import duration, progress_line
+from tests.engine.analysis.made_runs import study_of_records
 from tests.simtui.studies import accuracy, made_record, made_results, similarity, study_of
 
 STUDY = study_of(("bundled:supervised", "bundled:image-text"), seeds=3, epochs=4)
@@ -291,9 +294,13 @@ class TestCurves:
         assert curves.curves_view(Found((), StudyData(())), KEY, Selection()) is None
 
 
+def _table(records: Sequence[RunRecord]) -> Table:
+    return forgetting_table(study_of_records(records), TableOptions())
+
+
 class TestForgetting:
     def test_the_drop_of_each_backbone_and_method(self) -> None:
-        sheet = forgetting.sheet(forgetting_of_records(_all().records))
+        sheet = forgetting.sheet(_table(_all().records))
         titles = [column.title for column in sheet.columns]
         row = dict(zip(titles, [cell.text for cell in sheet.rows[0].cells], strict=True))
         assert (row["backbone"], row["method"], row["n"]) == ("supervised", "full", "3")
@@ -307,34 +314,34 @@ class TestForgetting:
 
     def test_the_summary_leaves_scratch_out(self) -> None:
         snapshot = _all()
-        text = forgetting.summary(forgetting_of_records(snapshot.records), snapshot)
+        text = forgetting.summary(_table(snapshot.records), snapshot)
         assert text.startswith("Origin k-NN drops most for full, bundled:") and "scratch" not in text
         assert "least for linear" in text
 
     def test_one_seed_has_no_sd(self) -> None:
-        sheet = forgetting.sheet(forgetting_of_records([_record()]))
+        sheet = forgetting.sheet(_table([_record()]))
         assert sheet.rows[0].cells[4].text == "0.640 ± –"
-        text = forgetting.summary(forgetting_of_records([_record()]), _snapshot(_record()))
+        text = forgetting.summary(_table([_record()]), _snapshot(_record()))
         assert text == "Origin k-NN of full, bundled:supervised (0.640 → 0.440, drop 0.200 ± –, n = 1)."
 
     def test_a_study_without_an_origin_set_says_so(self) -> None:
         study = study_of(("bundled:supervised",), seeds=1, epochs=2, has_origin=False)
         spec = run_specs(study)[0]
         snapshot = _snapshot(made_record(spec, made_results(spec, 6, 3), 2), has_origin=False)
-        found = forgetting_of_records(snapshot.records)
+        found = _table(snapshot.records)
         assert forgetting.summary(found, snapshot) == "This study has no origin set."
         assert "add [origin] to the study file" in _text(forgetting.notes(found, snapshot, 78))
         assert forgetting.summary(found, replace(snapshot, has_origin=True)) == "Origin k-NN has not been measured."
 
     def test_nothing_done_yet(self) -> None:
         record = _record(state=State.RUNNING)
-        assert "No run is done yet" in forgetting.summary(forgetting_of_records([record]), _snapshot(record))
+        assert "No run is done yet" in forgetting.summary(_table([record]), _snapshot(record))
 
     def test_synthetic_images_are_called_so(self) -> None:
-        assert "synthetic" in _text(forgetting.notes(forgetting_of_records(_all().records), _all(), 78))
+        assert "synthetic" in _text(forgetting.notes(_table(_all().records), _all(), 78))
 
     def test_the_details_of_a_row(self) -> None:
-        found = forgetting_of_records(_all().records)
+        found = _table(_all().records)
         key = forgetting.sheet(found).rows[0].key
         text = _text(forgetting.detail(found, key, 78))
         assert "bundled:supervised · supervised · full · n = 3" in text
