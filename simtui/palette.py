@@ -17,6 +17,9 @@ _VIRIDIS_256 = (
     "5f005f", "5f0087", "5f00af", "005f87", "005faf", "0087af", "00af87",
     "00d787", "5fd75f", "87d75f", "afd75f", "d7d700", "ffd700", "ffff5f",
 )  # fmt: skip
+# Less in blue, more in orange, nearly black where nothing has changed; each a colour that 256 colours have.
+_DIVERGING_256 = ("5fafff", "0087d7", "005f87", "1c1c1c", "875f00", "d78700", "ffaf00")
+_LESS, _MORE, _NO_CHANGE = "#56b4e9", "#e69f00", "#18191c"
 CURVE_COLORS = ("#56b4e9", "#e69f00", "#2bbf91", "#d98cb8", "#f0e442", "#e8743b", "#8c9eff", "#b8b8b8", "#a6d854")
 UNDEFINED_COLOR = "#2b303b"
 _DARK_TEXT, _LIGHT_TEXT = "#10131a", "#f2f4f8"
@@ -40,6 +43,18 @@ def scale_color(value: float, is_256: bool = False) -> str:
         for i in (0, 2, 4)
     )
     return "#" + "".join(f"{channel:02x}" for channel in channels)
+
+
+def change_color(value: float, is_256: bool = False) -> str:
+    """The colour of a change in [-1, 1]: blue below 0, orange above; what lies outside takes its end.
+
+    Args:
+        is_256: only take colours that a terminal of 256 colours has.
+    """
+    value = min(max(value, -1.0), 1.0)
+    if is_256:
+        return f"#{_DIVERGING_256[round((value + 1) / 2 * (len(_DIVERGING_256) - 1))]}"
+    return mixed(_MORE if value > 0 else _LESS, _NO_CHANGE, abs(value))
 
 
 def text_color(background: str) -> str:

@@ -152,6 +152,6 @@ class AttentionScreen(ViewScreen):
         n_pictures = 3 if self._shown.before.pixels is None else 4
         height = room.size.height - 1 - n_layer_lines
         side = side_for(n_pictures, room.size.width, height)
-        self.query_one(Pictures).show(attention.pictures(self._shown, side))
+        self.query_one(Pictures).show(attention.pictures(self._shown, side, self.simtui.is_256))
         n_lines = room.size.height - 1 - height_of(side)
         self.lines("layers").show(attention.layer_lines(self._shown, room.size.width, n_lines))

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from textual.app import ComposeResult
-from textual.containers import Horizontal
 
 from engine.analysis.prediction import Prediction
 from engine.analysis.table import Table
 from engine.measures.table import MEASURES
 from simtui.actions import MAP, PREDICTION, SPACE
 from simtui.analyses import Found
-from simtui.screens.analysis import AnalysisScreen
+from simtui.screens.scatter import ScatterScreen
 from simtui.screens.view import bindings_of
-from simtui.views import prediction, scatter, space
-from simtui.views.space import SpaceView
+from simtui.views import prediction, space
 from simtui.widgets.grid import Grid
-from simtui.widgets.lines import Lines
-from simtui.widgets.scatter_plot import ScatterPlot
 
 _ETA_STEP, _EPSILON_STEP = 0.01, 0.005
 
 
-class SpaceScreen(AnalysisScreen):
+class SpaceScreen(ScatterScreen):
     """A scatter plot, the counts inside, and the run under the cursor."""
 
     VIEW = SPACE
@@ -29,16 +25,9 @@ class SpaceScreen(AnalysisScreen):
     BINDINGS = bindings_of(SPACE)
 
     def compose_data(self) -> ComposeResult:
-        """Thresholds, plot and counts, legend, warning, readout."""
-        self._shown: SpaceView | None = None
-        yield Lines(id="control")
-        with Horizontal(id="plots"):
-            yield ScatterPlot("scatter", self.simtui.is_colorless)
-            yield Lines(id="counts")
+        """The plot, and the table of forecasts that takes its place."""
+        yield from super().compose_data()
         yield Grid(id="grid")
-        yield Lines(id="legend")
-        yield Lines(id="warning")
-        yield Lines(id="detail")
 
     @property
     def slot(self) -> str:
@@ -64,18 +53,11 @@ class SpaceScreen(AnalysisScreen):
         return prediction.summary(found, self.simtui.selection.until)
 
     def _show_space(self, found: Found) -> str:
-        selection = self.simtui.selection
-        view = space.space_view(found, selection, self.simtui.shown_run_id(), self.simtui.is_colorless)
-        self._shown = view
+        app = self.simtui
+        view = space.space_view(found, app.selection, app.shown_run_id(), app.is_colorless)
+        self.fill(view)
         if view is None:
             return self.nothing("No run is done yet.", "A run has its place in the space when it has ended.")
-        self.lines("control").show([view.control])
-        self.query_one(ScatterPlot).show(view.scatter)
-        self.lines("counts").show(view.counts)
-        self.lines("legend").show([view.legend])
-        self.show_warnings(view.warnings)
-        self.lines("detail").styles.height = len(view.readout)
-        self.lines("detail").show(view.readout)
         return view.summary
 
     def table(self) -> Table | None:
@@ -84,7 +66,7 @@ class SpaceScreen(AnalysisScreen):
 
         if self._is_forecast and self.data is not None:
             return prediction_table(self.data, self.simtui.selection.options(self.simtui.key))
-        if self._shown is None or self.data is None:
+        if self._view is None or self.data is None:
             return None
         return space.table(self.data, self.simtui.selection.options(self.simtui.key))
 
@@ -93,14 +75,16 @@ class SpaceScreen(AnalysisScreen):
         selection = self.simtui.selection
         return f"{selection.layer}-eta{selection.eta:.2f}-epsilon{selection.epsilon:.3f}"
 
+    def choose(self, key: str) -> None:
+        """Another run."""
+        self.simtui.select(run_id=key)
+
     def action_move(self, where: str) -> None:
         """The next run in a direction, or in the table."""
         if self._is_forecast:
             self.query_one(Grid).move(where)
-            return
-        if self._shown:
-            plot = self._shown.scatter
-            self.simtui.select(run_id=scatter.nearest(plot.points, plot.cursor, where, plot.frame))
+        else:
+            super().action_move(where)
 
     def action_step_eta(self, step: int) -> None:
         """Moves η by a hundredth."""
@@ -125,11 +109,9 @@ class SpaceScreen(AnalysisScreen):
 
     def action_open_map(self) -> None:
         """The map of the run under the cursor."""
-        run_id = self.query_one(Grid).key if self._is_forecast else self._shown and self._shown.scatter.cursor
-        if run_id:
-            self.simtui.select(run_id=run_id)
+        key = self.query_one(Grid).key if self._is_forecast else None
+        if key:
+            self.simtui.select(run_id=key)
             self.simtui.action_view(MAP)
-
-    def on_scatter_plot_point_chosen(self, message: ScatterPlot.PointChosen) -> None:
-        """A click on a point selects its run."""
-        self.simtui.select(run_id=message.key)
+        else:
+            super().action_open_map()

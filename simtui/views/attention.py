@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from engine.analysis.attention import AttentionView, attention_view
 from engine.runs.attention_maps import AttentionMaps
 from engine.runs.record import RunRecord
-from simtui.palette import scale_color
+from simtui.palette import change_color, scale_color
 from simtui.safe_text import fitted, safe
 from simtui.selection import Selection
 from simtui.views.parts import ACCENT, DIM, KEY, NO_VALUE, NORMAL, Line, Span, figure, line
@@ -23,7 +24,7 @@ EXPLANATION = (
     "kept. Entropy is in nats, distance in pixels."
 )
 POOLINGS = ("cls", "feat")
-_MORE, _LESS = (230, 159, 0), (86, 180, 233)
+_GREY_SHARE = 0.25  # of the image below the colours of a map; mixed colours are not among 256
 
 
 @dataclass(frozen=True)
@@ -60,20 +61,32 @@ def image_names(maps: AttentionMaps) -> list[str]:
     return [f"{domain}:{name}" for domain, name in zip(maps.domains, maps.images, strict=True)]
 
 
-def pictures(data: AttentionScreenData, side: int) -> tuple[Picture, ...]:
-    """The image and its three maps, each `side` pixels wide."""
+def pictures(data: AttentionScreenData, side: int, is_256: bool = False) -> tuple[Picture, ...]:
+    """The image and its three maps, each `side` pixels wide.
+
+    Args:
+        is_256: only take colours that a terminal of 256 colours has, so that the image is not seen below the maps.
+    """
     view = data.view
     top = max(float(view.before.max()), float(view.after.max())) or 1.0
     change = float(np.abs(view.difference).max()) or 1.0
     image = None if data.before.pixels is None else _resized(data.before.pixels[data.image], side)
     grey = np.full((side, side), 96.0) if image is None else image.mean(axis=2)
-    maps = [_map_picture(title, note, values / top, grey, side) for title, note, values in (
-        ("pre-trained θ*", f"0 to {top:.3g}", view.before), ("this run", f"0 to {top:.3g}", view.after))]  # fmt: skip
-    difference = _difference_picture(view.difference / change, f"−{change:.2g} to {change:.2g}", grey, side)
+    share = 0.0 if is_256 else _GREY_SHARE
+    before, after, moved = view.before / top, view.after / top, view.difference / change
+    scales = (
+        ("pre-trained θ*", f"0 to {top:.3g}", before, scale_color, before),
+        ("this run", f"0 to {top:.3g}", after, scale_color, after),
+        ("difference", f"−{change:.2g} to {change:.2g}", moved, change_color, (moved + 1) / 2),
+    )
+    shown = []
+    for title, note, values, scale, brightness in scales:
+        picture = Picture(title, note, _coloured(values, side, scale, is_256), _enlarged(brightness, side))
+        shown.append(_overlay(picture, grey, share))
     if image is None:
-        return (*maps, difference)
-    original = Picture("image", data.before.domains[data.image], image.astype(np.uint8), grey / 255)
-    return (original, *maps, difference)
+        return tuple(shown)
+    original = Picture("image", safe(data.before.images[data.image]), image.astype(np.uint8), grey / 255)
+    return (original, *shown)
 
 
 def layer_lines(data: AttentionScreenData, width: int, height: int) -> tuple[Line, ...]:
@@ -110,7 +123,6 @@ def control(data: AttentionScreenData, record: RunRecord) -> Line:
         Span("   layer ", DIM), Span(safe(data.before.layers[data.layer]), ACCENT),
         Span("   head ", DIM), Span(head, ACCENT),
         Span("   from ", DIM), Span("CLS" if data.pooling == "cls" else "Feat", ACCENT),
-        Span("   ", DIM), Span(safe(data.before.images[data.image]), DIM),
     )  # fmt: skip
 
 
@@ -148,19 +160,15 @@ def _enlarged(values: np.ndarray, side: int) -> np.ndarray:
     return values[np.ix_(at, at)]
 
 
-def _map_picture(title: str, note: str, shares: np.ndarray, grey: np.ndarray, side: int) -> Picture:
-    """Attention as a colour over the grey image."""
-    values = _enlarged(shares, side)
-    palette = np.array([[int(scale_color(i / 255)[j : j + 2], 16) for j in (1, 3, 5)] for i in range(256)], np.float64)
-    colors = palette[(values.clip(0, 1) * 255).astype(int)]
-    pixels = 0.75 * colors + 0.25 * grey[..., None]
-    return Picture(title, note, pixels.astype(np.uint8), values.clip(0, 1))
+def _coloured(values: np.ndarray, side: int, scale: Callable[[float, bool], str], is_256: bool) -> np.ndarray:
+    """`(k, k)` -> `(side, side, 3)` uint8: each patch in the colour of its value."""
+    hexes = [scale(float(value), is_256) for value in values.ravel()]
+    colors = np.array([[int(each[i : i + 2], 16) for i in (1, 3, 5)] for each in hexes], np.uint8)
+    at = np.minimum(np.arange(side) * len(values) // side, len(values) - 1)
+    return colors.reshape(*values.shape, 3)[np.ix_(at, at)]
 
 
-def _difference_picture(shares: np.ndarray, note: str, grey: np.ndarray, side: int) -> Picture:
-    """More in one colour, less in another, over the darkened image."""
-    values = _enlarged(shares, side)
-    color = np.where(values[..., None] > 0, np.array(_MORE, np.float64), np.array(_LESS, np.float64))
-    strength = np.abs(values)[..., None]
-    pixels = strength * color + (1 - strength) * 0.25 * grey[..., None]
-    return Picture("difference", note, pixels.astype(np.uint8), (values + 1) / 2)
+def _overlay(picture: Picture, grey: np.ndarray, share: float) -> Picture:
+    """The picture with some of the grey image, `(side, side)`, below it."""
+    mixed = (1 - share) * picture.pixels + share * grey[..., None]
+    return replace(picture, pixels=mixed.astype(np.uint8), brightness=picture.brightness.clip(0, 1))

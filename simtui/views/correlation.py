@@ -35,7 +35,7 @@ class CorrelationView:
     scatter: Scatter
     control: parts.Line
     legend: parts.Line
-    figures: tuple[parts.Line, ...]
+    beside: tuple[parts.Line, ...]
     readout: tuple[parts.Line, ...]
     warnings: tuple[str, ...]
     summary: str
@@ -55,7 +55,7 @@ def correlation_view(
         return None
     points, records = _points(found, correlation, is_colorless)
     keys = [each.key for each in points]
-    of_run = (key for key in reversed(keys) if key.split(_SEPARATOR)[0] == run_id)  # its last epoch
+    of_run = (key for key in reversed(keys) if run_of(key) == run_id)  # its last epoch
     cursor = point if point in keys else next(of_run, keys[0])
     scatter = _scatter(correlation, points, cursor, is_colorless)
     mark = marks([each.spec.backbone.name for each in found.data.records], is_colorless)
@@ -64,7 +64,7 @@ def correlation_view(
     said = f"{count(left_out, 'point')} without a similarity or without the metric left out" if left_out else ""
     warning = next((each for each in cautions if each), "")
     legend = mark.legend([record.spec.method for record in records])
-    means = "M" if is_colorless else "◆"
+    means = "+" if is_colorless else "◆"
     return CorrelationView(
         scatter,
         _control(correlation, selection),
@@ -73,8 +73,13 @@ def correlation_view(
         _readout(correlation, found, cursor),
         tuple(each for each in (*correlation.warnings, warning, said) if each),
         _summary(correlation),
-        cursor.split(_SEPARATOR)[0],
+        run_of(cursor),
     )
+
+
+def run_of(key: str) -> str:
+    """The run of a point."""
+    return key.split(_SEPARATOR)[0]
 
 
 def metric_label(metric: str) -> str:
@@ -94,16 +99,15 @@ def _points(
     for place, epoch, x, y in zip(
         points.runs.tolist(), points.epochs.tolist(), points.x.tolist(), points.y.tolist(), strict=True
     ):
-        spec = records[place].spec
         key = f"{records[place].run_id}{_SEPARATOR}{epoch}"
-        made.append(Point(key, x, y, mark.glyph(spec.method), mark.color(spec.backbone.name)))
+        made.append(Point(key, x, y, *mark.of(records[place])))
     return tuple(made), tuple(records[place] for place in dict.fromkeys(points.runs.tolist()))
 
 
 def _scatter(correlation: Correlation, points: tuple[Point, ...], cursor: str, is_colorless: bool) -> Scatter:
-    glyph, color = ("M", "") if is_colorless else ("◆", _MEAN_COLOR)
+    glyph, color = ("+", "") if is_colorless else ("◆", _MEAN_COLOR)
     means = tuple(
-        Point(f"interval {each.low:g}", each.x, each.y.mean, glyph, color, is_strong=True)
+        Point(f"interval {each.low:g}", each.x, each.y.mean, glyph, color, is_strong=True, is_summary=True)
         for each in correlation.intervals
         if each.y.mean is not None
     )

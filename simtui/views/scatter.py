@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.runs.record import RunRecord
 from simtui.palette import curve_color
 from simtui.plotting import Frame, Series
 from simtui.safe_text import safe, short_names
@@ -13,13 +14,15 @@ from simtui.views.parts import DIM, Line, Span
 
 METHOD_GLYPHS = {"full": "●", "linear": "■", "scratch": "▲"}
 _OTHER_GLYPH = "◆"
-_PLAIN_GLYPHS = {"full": "F", "linear": "L", "scratch": "S"}
+# Without colour the kind of character says the method, and which of them the backbone.
+_PLAIN_GLYPHS = {"full": "ABCDEFGHIJ", "linear": "abcdefghij", "scratch": "123456789"}
+_OTHER_PLAIN = "!$%&?=;:~^"
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
 @dataclass(frozen=True)
 class Point:
-    """One mark; `key` names what it stands for, `is_strong` sets it off from the others."""
+    """One mark; `key` names what it stands for, `is_strong` sets it off; `is_summary`: it stands for several."""
 
     key: str
     x: float
@@ -27,6 +30,7 @@ class Point:
     glyph: str
     color: str
     is_strong: bool = False
+    is_summary: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,11 @@ class Scatter:
     y_line: float | None = None
     cursor: str | None = None
 
+    @property
+    def runs(self) -> tuple[Point, ...]:
+        """The points that stand for a run, which the cursor can be on."""
+        return tuple(point for point in self.points if not point.is_summary)
+
 
 def marks(backbones: Sequence[str], is_colorless: bool) -> Marks:
     """The marks of runs: colour by backbone, glyph by method; without colour both are characters."""
@@ -60,25 +69,37 @@ class Marks:
     backbones: tuple[str, ...]
     is_colorless: bool
 
-    def glyph(self, method: str) -> str:
-        """The glyph of a method."""
-        known = _PLAIN_GLYPHS if self.is_colorless else METHOD_GLYPHS
-        return known.get(method, "X" if self.is_colorless else _OTHER_GLYPH)
+    def glyph(self, method: str, backbone: str) -> str:
+        """The mark of a run; with colour it is the method's alone."""
+        if not self.is_colorless:
+            return METHOD_GLYPHS.get(method, _OTHER_GLYPH)
+        known = _PLAIN_GLYPHS.get(method, _OTHER_PLAIN)
+        return known[self.backbones.index(backbone) % len(known)]
 
     def color(self, backbone: str) -> str:
         """The colour of a backbone; none without colour."""
         return "" if self.is_colorless else curve_color(self.backbones.index(backbone))
 
+    def of(self, record: RunRecord) -> tuple[str, str]:
+        """The mark of a run and its colour."""
+        spec = record.spec
+        return self.glyph(spec.method, spec.backbone.name), self.color(spec.backbone.name)
+
     def legend(self, methods: Sequence[str]) -> Line:
         """What the marks mean, on one line."""
         short = short_names(list(self.backbones))
-        spans = [Span(" ")]
-        if not self.is_colorless:
-            for backbone in self.backbones:
-                spans += [Span("━ ", color=self.color(backbone)), Span(f"{safe(short[backbone])}   ")]
-        for method in dict.fromkeys(methods):
-            spans += [Span(f"{self.glyph(method)} "), Span(f"{safe(method)}   ", DIM)]
+        spans, known = [Span(" ")], list(dict.fromkeys(methods))
+        for backbone in self.backbones:
+            mark = self._all_of(backbone, known) if self.is_colorless else "━"
+            spans += [Span(f"{mark} ", color=self.color(backbone)), Span(f"{safe(short[backbone])}  ")]
+        if self.is_colorless:
+            return (*spans, Span(f"{self._all_of(self.backbones[0], known)}: {' '.join(map(safe, known))}", DIM))
+        for method in known:
+            spans += [Span(f"{self.glyph(method, self.backbones[0])} "), Span(f"{safe(method)}  ", DIM)]
         return tuple(spans)
+
+    def _all_of(self, backbone: str, methods: Sequence[str]) -> str:
+        return "".join(self.glyph(method, backbone) for method in methods)
 
 
 def frame_of(xs: Sequence[float], ys: Sequence[float], n_x: int = 6, n_y: int = 6) -> Frame:

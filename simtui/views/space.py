@@ -14,7 +14,7 @@ from simtui.safe_text import fitted, safe, short_names
 from simtui.selection import Selection
 from simtui.views.layer_map import POOLINGS
 from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Line, Span, count, figure, line
-from simtui.views.scatter import Marks, Point, Scatter, frame_of, marks
+from simtui.views.scatter import Point, Scatter, frame_of, marks
 
 EXPLANATION = (
     "Every finished run: similarity to the pre-trained model (right: more alike) against accuracy divergence A_X, the "
@@ -28,13 +28,13 @@ class SpaceView:
     """The plot, the counts beside it, and the words."""
 
     scatter: Scatter
-    marks: Marks
     control: Line
     legend: Line
-    counts: tuple[Line, ...]
+    beside: tuple[Line, ...]
     readout: tuple[Line, ...]
     warnings: tuple[str, ...]
     summary: str
+    run_id: str
 
 
 def space_view(found: Found, selection: Selection, run_id: str | None, is_colorless: bool) -> SpaceView | None:
@@ -45,12 +45,9 @@ def space_view(found: Found, selection: Selection, run_id: str | None, is_colorl
     records = [run.record for run in space.runs]
     mark = marks([each.spec.backbone.name for each in found.data.records], is_colorless)
     points = tuple(
-        Point(
-            record.run_id, float(x), float(y), mark.glyph(record.spec.method), mark.color(record.spec.backbone.name),
-            bool(on_front),
-        )
+        Point(record.run_id, float(x), float(y), *mark.of(record), bool(on_front))
         for record, x, y, on_front in zip(records, space.similarity, space.divergence, space.is_on_front, strict=True)
-    )  # fmt: skip
+    )
     cursor = run_id if run_id and any(point.key == run_id for point in points) else points[0].key
     # The thresholds are on the plot wherever they are moved to.
     frame = frame_of([*space.similarity, space.eta], [*space.divergence, 0.0, space.epsilon])
@@ -59,13 +56,13 @@ def space_view(found: Found, selection: Selection, run_id: str | None, is_colorl
     warning = next((each for each in (caution(r, space.key.measure, space.key.probe) for r in records) if each), "")
     return SpaceView(
         scatter,
-        mark,
         _control(space),
         mark.legend([record.spec.method for record in records]),
         _counts(space_counts_table(found.data, selection.options(space.key))),
         _readout(space, cursor),
         tuple(each for each in (warning, space.left_out) if each),
         _summary(space),
+        cursor,
     )
 
 

@@ -20,6 +20,7 @@ from simtui.widgets.drawn import Drawn
 _TITLE_LINES = 1
 _AXIS_LINES = 2
 _INSIDE, _INSIDE_SHARE = "#2bbf91", 0.14
+_INSIDE_256 = "#303030"  # a faint green has no neighbour among 256 colours but black
 _CURSOR = "#ffffff"
 
 
@@ -32,9 +33,9 @@ class ScatterPlot(Drawn):
 
         key: str
 
-    def __init__(self, id: str | None = None, is_colorless: bool = False) -> None:
+    def __init__(self, id: str | None = None, is_colorless: bool = False, is_256: bool = False) -> None:
         super().__init__(id=id)
-        self._is_colorless = is_colorless
+        self._is_colorless, self._is_256 = is_colorless, is_256
         self._scatter: Scatter | None = None
         self._plot: Plot | None = None
         self._places: dict[int, dict[int, Point]] | None = None
@@ -120,7 +121,7 @@ class ScatterPlot(Drawn):
         point = (self._places or {}).get(row, {}).get(x)
         if point is not None:
             if point.key == scatter.cursor:
-                return point.glyph, (STRONG, point.color, "cursor")
+                return "@" if self._is_colorless else point.glyph, (STRONG, point.color, "cursor")
             return point.glyph, (STRONG if point.is_strong else NORMAL, point.color, ground)
         if is_canvas and curve is None and text.strip() == "":
             if x == x_line:
@@ -135,7 +136,7 @@ class ScatterPlot(Drawn):
             return self.look(role, "#000000", _CURSOR)
         if ground == "inside" and not self._is_colorless:
             base = self.background_colors[1].hex6.lower()
-            return self.look(role, color, mixed(_INSIDE, base, _INSIDE_SHARE))
+            return self.look(role, color, _INSIDE_256 if self._is_256 else mixed(_INSIDE, base, _INSIDE_SHARE))
         return self.look(role, color)
 
 

@@ -75,7 +75,7 @@ class TestSpace:
     async def test_groups_layers_probes_and_measures_step(self, study: Path) -> None:
         async with opened(study, view="4") as pilot:
             await press(pilot, "b", "b")
-            assert "full" in text_of(pilot, "counts") and "supervised" not in text_of(pilot, "counts")
+            assert "full" in text_of(pilot, "beside") and "supervised" not in text_of(pilot, "beside")
             await press(pilot, ".")
             assert "block 1" in text_of(pilot, "control")
             await press(pilot, ",", "m")
@@ -192,11 +192,12 @@ class TestLayers:
 class TestAttention:
     async def test_layers_heads_images_and_poolings_step(self, study: Path) -> None:
         async with opened(study, view="8", size=(120, 40)) as pilot:
-            assert "image 1 of 4 (target) layer block 6 head mean of heads from CLS one" in text_of(pilot, "control")
+            assert "image 1 of 4 (target) layer block 6 head mean of heads from CLS" in text_of(pilot, "control")
             await press(pilot, "k", "right", "]", "]", "p")
-            assert "image 3 of 4 (origin) layer block 5 head 1 of 2 from Feat one" in text_of(pilot, "control")
+            assert "image 3 of 4 (origin) layer block 5 head 1 of 2 from Feat" in text_of(pilot, "control")
             pictures = pilot.app.screen.query_one(Pictures)._pictures
             assert [each.title for each in pictures] == ["image", "pre-trained θ*", "this run", "difference"]
+            assert pictures[0].note == "one"
             await press(pilot, "left", "[", "[", "[")
             assert "image 4 of 4" in text_of(pilot, "control") and "mean of heads" in text_of(pilot, "control")
 

@@ -8,7 +8,16 @@ from itertools import pairwise
 import pytest
 from rich.color import Color, ColorSystem
 
-from simtui.palette import CURVE_COLORS, UNDEFINED_COLOR, digit, is_colorless, mixed, scale_color, text_color
+from simtui.palette import (
+    CURVE_COLORS,
+    UNDEFINED_COLOR,
+    change_color,
+    digit,
+    is_colorless,
+    mixed,
+    scale_color,
+    text_color,
+)
 
 
 def _lightness(color: str) -> float:
@@ -71,3 +80,20 @@ def test_when_colour_is_ruled_out() -> None:
     assert is_colorless({"TERM": "dumb"})
     assert is_colorless({"TERM": "xterm-256color"}, "ascii")
     assert not is_colorless({"NO_COLOR": "", "TERM": "xterm-256color"}, "UTF-8")
+
+
+@pytest.mark.parametrize("is_256", [False, True])
+def test_a_change_is_lighter_the_larger_it_is_and_blue_or_orange_by_its_sign(is_256: bool) -> None:
+    for sign in (-1, 1):
+        lightness = [_lightness(change_color(sign * i / 20, is_256)) for i in range(21)]
+        assert all(b >= a - 1e-9 for a, b in pairwise(lightness)) and lightness[-1] > lightness[0] + 40
+    assert change_color(0.0, is_256) == change_color(-0.0, is_256)
+    assert int(change_color(-1, is_256)[5:], 16) > int(change_color(-1, is_256)[1:3], 16)
+    assert int(change_color(1, is_256)[5:], 16) < int(change_color(1, is_256)[1:3], 16)
+    assert (change_color(-5, is_256), change_color(5, is_256)) == (change_color(-1, is_256), change_color(1, is_256))
+
+
+def test_changes_in_256_colours_are_among_them() -> None:
+    for i in range(-20, 21):
+        color = change_color(i / 20, True)
+        assert Color.parse(color).downgrade(ColorSystem.EIGHT_BIT).get_truecolor().hex == color
