@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import engine
+from engine.analysis.names import TABLE_USES
 from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.files import atomic_write, sha256_file
@@ -46,7 +46,8 @@ def sources_of(folder: StudyFolder, table: Table, options: TableOptions) -> dict
         "columns": list(table.columns),
         "n_rows": len(table.rows),
         "notes": list(table.notes),
-        "options": {name: value for name, value in dataclasses.asdict(options).items() if value is not None},
+        "options": {name: getattr(options, name) for name in TABLE_USES[table.name]},
+        **_image(options),
         "simtui": engine.__version__,
         "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "study": {"path": str(folder.path.resolve()), "study.toml_sha256": _sha256(folder.study_file_path)},
@@ -54,16 +55,24 @@ def sources_of(folder: StudyFolder, table: Table, options: TableOptions) -> dict
     }
 
 
+def _image(options: TableOptions) -> dict[str, str | None]:
+    """The digest of an image that is a file of its own."""
+    if options.image is None or not Path(options.image).is_file():
+        return {}
+    return {"image_sha256": _sha256(Path(options.image))}
+
+
 def _runs(folder: StudyFolder, records: Sequence[RunRecord]) -> dict[str, Any]:
     found = {}
     for record in records:
         provenance = record.provenance
-        # The digest of a run that is done stands in its record; `simtui verify` holds the file against it.
-        results = record.files.get(RESULTS_FILE) or _sha256(folder.run_path(record.run_id) / RESULTS_FILE)
+        # The digests of a run that is done stand in its record; `simtui verify` holds the files against them.
+        results = {RESULTS_FILE: _sha256(folder.run_path(record.run_id) / RESULTS_FILE)}
+        files: Mapping[str, str | None] = record.files or results
         found[record.run_id] = {
             "state": str(record.state),
             "epochs_done": record.epochs_done,
-            "results.h5_sha256": results,
+            "files_sha256": files,
             "weights_sha256": provenance.weights_sha256,
             "weights_source": provenance.weights_source,
             "images_digest": provenance.manifest_digest,

@@ -21,6 +21,7 @@ SHORT_VIEWS = {
 }  # fmt: skip
 ALL = tuple(VIEWS)
 _SCATTERS = (SPACE, CORRELATION)
+GROUPED = (SPACE, DISTRIBUTIONS, FORGETTING)  # the views whose groups can be chosen
 _ANALYSES = (TRAJECTORIES, SPACE, DISTRIBUTIONS, CORRELATION)
 
 
@@ -68,7 +69,7 @@ ACTIONS = (
     Action("metric", ("y",), "y", "metric", "quality metric", (CORRELATION,)),
     Action("over", ("v",), "v", "points", "points: runs or epochs", (CORRELATION,)),
     Action("comparison", ("t",), "t", "tests", "test the differences", (DISTRIBUTIONS,)),
-    Action("group", ("b",), "b", "by", "another grouping", (SPACE, DISTRIBUTIONS, FORGETTING)),
+    Action("group", ("b",), "b", "by", "another grouping", GROUPED),
     Action("step_layer(-1)", ("comma",), ",", "", "previous layer", _ANALYSES[1:]),
     Action("step_layer(1)", ("full_stop",), ".", "layer", "next layer", _ANALYSES[1:]),
     Action("pooling", ("p",), "p", "pool", "pooling: CLS or Feat", (MAP, *_ANALYSES, ATTENTION)),

@@ -17,12 +17,26 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.theme import Theme
 
+from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
-from simtui.actions import ATTENTION, CORRELATION, DISTRIBUTIONS, FORGETTING, MAP, RUNS, SPACE, TRAJECTORIES, actions_of
+from engine.runs.study_folder import StudyFolder
+from engine.sources import write_sources
+from simtui.actions import (
+    ATTENTION,
+    CORRELATION,
+    DISTRIBUTIONS,
+    FORGETTING,
+    GROUPED,
+    MAP,
+    RUNS,
+    SPACE,
+    TRAJECTORIES,
+    actions_of,
+)
 from simtui.analyses import ANALYSES, Found
-from simtui.exporting import export_csv
+from simtui.exporting import export_csv, name_of
 from simtui.lookalikes import use_lookalikes
 from simtui.palette import is_colorless
 from simtui.reader import (
@@ -169,6 +183,11 @@ class SimtuiApp(App[None]):
         """The similarity that is analysed: of those that there are, the nearest to the selected one."""
         return self.selection.key_among(self._known_keys)
 
+    def options(self, slot: str) -> TableOptions:
+        """What an analysis is asked for; where groups cannot be chosen, they are not those of another view."""
+        chosen = self.selection.options(self.key)
+        return chosen if slot in GROUPED else replace(chosen, by=TableOptions.by)
+
     def answer(self, slot: str) -> Answer | None:
         """The answer to what a view asks now; None while it is on its way."""
         found = self._answers.get(slot)
@@ -192,7 +211,7 @@ class SimtuiApp(App[None]):
         if table is None or self.snapshot is None or not isinstance(screen, ViewScreen):
             self.notify("there is nothing to export here", severity="warning", markup=False)
             return
-        self._export(table, "-".join(filter(None, (self.snapshot.name, table.name, screen.export_name()))))
+        self._export(table, screen.table_options(), self.snapshot)
 
     def action_help(self) -> None:
         """Says what the view shows and which keys it has."""
@@ -235,17 +254,18 @@ class SimtuiApp(App[None]):
 
     def _question(self, slot: str) -> Question | None:
         if slot in ANALYSES:
-            return StudyQuestion(slot, self.selection.options(self.key))
+            return StudyQuestion(slot, self.options(slot))
         run_id = self.shown_run_id()
         if run_id is None:
             return None
         return AttentionQuestion(run_id) if slot == ATTENTION else RunQuestion(run_id)
 
     @work(thread=True)
-    def _export(self, table: Table, name: str) -> None:
+    def _export(self, table: Table, options: TableOptions, snapshot: Snapshot) -> None:
         """On a thread of its own: waiting for the disk must not stop the keys."""
         try:
-            path = export_csv(table, name, (Path.cwd(), Path.home()))
+            path = export_csv(table, name_of(snapshot.name, table, options), (Path.cwd(), Path.home()))
+            write_sources(path, StudyFolder(snapshot.path), table, options)
         except SimtuiError as error:
             self.call_from_thread(
                 self.notify,

@@ -17,7 +17,7 @@ import click
 from engine.analysis.names import TABLE_NAMES
 from engine.errors import SimtuiError, StudyError
 from engine.figures.names import FIGURE_NAMES
-from engine.measures.table import MEASURES
+from simtui.choices import choices, refuse_unused
 from simtui.lookalikes import use_lookalikes
 from simtui.safe_text import safe
 
@@ -153,60 +153,17 @@ def stop(folder: Path, now: bool) -> None:
 @click.option(
     "--digits", type=click.IntRange(1, 17), default=4, show_default=True, help="markdown, latex: significant."
 )
-@click.option("--run", help="heatmap, quality, attention_map: the run, by its name or a part that fits only one.")
-@click.option("--epoch", type=click.IntRange(0), help="heatmap: the epoch.  [default: the last]")
-@click.option("--layer", help="One block, such as blocks.11.  [default: the mean of all]")
-@click.option("--pooling", type=click.Choice(["cls", "feat"]), default="cls", show_default=True)
-@click.option("--measure", metavar="NAME", help=f"{', '.join(MEASURES)}.  [default: the study's first]")
-@click.option(
-    "--probe",
-    type=click.Choice(["target", "origin"]),
-    default="target",
-    show_default=True,
-    help="Whose images are compared.",
-)
-@click.option(
-    "--by",
-    type=click.Choice(["backbone and method", "backbone", "method", "paradigm"]),
-    default="backbone and method",
-    show_default=True,
-    help="How runs are grouped.",
-)
-@click.option("--eta", type=float, default=0.8, show_default=True, help="space, prediction: least similarity inside.")
-@click.option(
-    "--epsilon", type=float, default=0.02, show_default=True, help="space, prediction: most divergence inside."
-)
-@click.option(
-    "--reference", metavar="RUN|ACCURACY", help="What divergence is from.  [default: each backbone's best run]"
-)
-@click.option("--metric", metavar="NAME", default="test_ece", show_default=True, help="correlation: which quality.")
-@click.option(
-    "--over",
-    type=click.Choice(["runs", "runs and epochs"]),
-    default="runs",
-    show_default=True,
-    help="correlation: one point a run at its end, or one an epoch.",
-)
-@click.option(
-    "--width",
-    type=click.FloatRange(0, 2, min_open=True),
-    default=0.05,
-    show_default=True,
-    help="correlation: of the intervals of similarity.",
-)
-@click.option(
-    "--min-count",
-    type=click.IntRange(1),
-    default=3,
-    show_default=True,
-    help="correlation: points that an interval needs to have a mean.",
-)
-@click.option(
-    "--until", type=click.IntRange(1), default=3, show_default=True, help="prediction: last epoch to look at."
-)
-@click.option("--image", help="attention_map: an image of the set, by its id or a part of it, or any image file.")
-@click.option("--head", type=click.IntRange(0), help="attention_map: one head.  [default: the mean of all]")
-def export(folder: Path, table: str, output: Path | None, file_format: str | None, digits: int, **chosen: Any) -> None:
+@choices()
+@click.pass_context
+def export(
+    context: click.Context,
+    folder: Path,
+    table: str,
+    output: Path | None,
+    file_format: str | None,
+    digits: int,
+    **chosen: Any,
+) -> None:
     """Write a table of a study; notes on how to read it go to standard error.
 
     Beside a file that it writes, FILE.sources.json holds the options, the notes and the digests of what it was made
@@ -217,6 +174,7 @@ def export(folder: Path, table: str, output: Path | None, file_format: str | Non
     from engine.export import format_of, to_bytes, write_table
     from engine.sources import write_sources
 
+    refuse_unused(context, table)
     chosen["layer"] = chosen["layer"] or MEAN_OF_LAYERS
     options, study = TableOptions(**chosen), _study_folder(folder)
     file_format = file_format or (format_of(output) if output else "csv")
@@ -248,20 +206,7 @@ def export(folder: Path, table: str, output: Path | None, file_format: str | Non
     multiple=True,
     help=f"{'; '.join(f'{name}: {says}' for name, says in FIGURE_NAMES.items())}.  [default: all]",
 )
-@click.option("--measure", metavar="NAME", help=f"{', '.join(MEASURES)}.  [default: the study's first]")
-@click.option("--pooling", type=click.Choice(["cls", "feat"]), default="cls", show_default=True)
-@click.option(
-    "--probe",
-    type=click.Choice(["target", "origin"]),
-    default="target",
-    show_default=True,
-    help="Whose images are compared.",
-)
-@click.option("--layer", help="One block, such as blocks.11.  [default: the mean of all; 3: the last]")
-@click.option("--metric", metavar="NAME", default="test_ece", show_default=True, help="5: which quality.")
-@click.option("--eta", type=float, default=0.8, show_default=True, help="2: least similarity inside.")
-@click.option("--epsilon", type=float, default=0.02, show_default=True, help="2: most divergence inside.")
-@click.option("--run", help='3: the run, by its name or a part that fits only one.  [default: the first "full"]')
+@choices("measure", "pooling", "probe", "layer", "metric", "eta", "epsilon", "run")
 @click.option("--format", "formats", type=click.Choice(["pdf", "png"]), multiple=True, help="[default: both]")
 @click.option("--dpi", type=click.IntRange(50, 1200), default=300, show_default=True, help="png: dots per inch.")
 def figures(

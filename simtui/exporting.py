@@ -6,9 +6,21 @@ import os
 import re
 from pathlib import Path
 
+from engine.analysis.names import TABLE_USES
+from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import MachineError
 from engine.export import write_table
+
+
+def name_of(study: str, table: Table, options: TableOptions) -> str:
+    """What tells an exported file from others: study, table, and what was chosen otherwise than by default."""
+    chosen = []
+    for name in TABLE_USES[table.name]:
+        value = getattr(options, name)
+        if value != getattr(TableOptions, name):
+            chosen.append(value if isinstance(value, str) else f"{name}{value:g}")
+    return "-".join((study, table.name, *chosen))
 
 
 def export_csv(table: Table, name: str, folders: tuple[Path, ...]) -> Path:

@@ -1,4 +1,4 @@
-"""The name of every table and what it holds, for help and choices; imports nothing, so that a command line is quick."""
+"""The name of every table, what it holds and what it can be asked for; imports nothing, so that a command is quick."""
 
 from __future__ import annotations
 
@@ -21,4 +21,29 @@ TABLE_NAMES = {
     "attention": "entropy, attention distance and likeness of attention maps, by layer",
     "attention_map": "one image's attention by patch: before, after, difference (--run, --image, --layer, --head)",
     "prediction": "which runs will end inside T_X(η, ε), told from the first epochs (--until)",
+}
+
+_SIMILARITY = ("layer", "pooling", "measure", "probe")
+_SPACE = (*_SIMILARITY, "eta", "epsilon", "reference")
+_CORRELATION = (*_SIMILARITY, "metric", "over", "width", "min_count")
+# The fields of `options.TableOptions` that each table goes by.
+TABLE_USES = {
+    "runs": (),
+    "heatmap": ("run", "epoch", "pooling", "measure", "probe"),
+    "quality": ("run", "pooling"),
+    "trajectory": (*_SIMILARITY, "by"),
+    "epochs": _SIMILARITY,
+    "layers": (*_SIMILARITY[1:], "by"),
+    "diagonal": (*_SIMILARITY[1:], "by"),
+    "space": _SPACE,
+    "space_counts": (*_SPACE, "by"),
+    "distribution": (*_SIMILARITY, "by"),
+    "comparison": (*_SIMILARITY, "by"),
+    "correlation": (*_CORRELATION, "by"),
+    "correlation_intervals": _CORRELATION,
+    "correlation_points": _CORRELATION,
+    "forgetting": ("by",),
+    "attention": ("by",),
+    "attention_map": ("run", "layer", "pooling", "image", "head"),
+    "prediction": (*_SPACE, "until"),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 from textual import work
 from textual.app import ComposeResult
 
+from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.jobs.attention import attention_of_image
@@ -34,6 +35,7 @@ class AttentionScreen(ViewScreen):
         """What is shown, the pictures, the layers."""
         self._shown: AttentionScreenData | None = None
         self._of_file: tuple[str, Maps] | None = None
+        self._path: Path | None = None
         yield Lines(id="control")
         yield Pictures("pictures", self.simtui.is_colorless)
         yield Lines(id="layers")
@@ -68,13 +70,15 @@ class AttentionScreen(ViewScreen):
         layer = data.before.layers[data.layer]
         return attention_map_table(data.before, data.after, data.image, layer, data.head, data.pooling)
 
-    def export_name(self) -> str:
-        """The run, the image, the layer, the head."""
-        data, run_id = self._shown, self.simtui.shown_run_id()
-        if data is None:
-            return ""
-        head = "mean" if data.head is None else f"head{data.head}"
-        return f"{run_id}-{data.before.images[data.image]}-{data.before.layers[data.layer]}-{head}"
+    def table_options(self) -> TableOptions:
+        """The run, the image, the layer and the head in sight."""
+        data = self._shown
+        assert data is not None
+        image = str(self._path) if self._of_file and self._path else attention.image_names(data.before)[data.image]
+        layer = data.before.layers[data.layer]
+        return TableOptions(
+            run=self.simtui.shown_run_id(), layer=layer, pooling=data.pooling, image=image, head=data.head
+        )
 
     def action_move(self, where: str) -> None:
         """Up and down another layer, left and right another head; before the first head stands their mean."""
@@ -118,10 +122,10 @@ class AttentionScreen(ViewScreen):
             said = "\n".join(safe(line) for line in str(error).splitlines())
             self.app.call_from_thread(self.simtui.notify, said, severity="error", timeout=12, markup=False)
         else:
-            self.app.call_from_thread(self._show_file, record.run_id, maps)
+            self.app.call_from_thread(self._show_file, record.run_id, maps, image_path)
 
-    def _show_file(self, run_id: str, maps: Maps) -> None:
-        self._of_file = (run_id, maps)
+    def _show_file(self, run_id: str, maps: Maps, image_path: Path) -> None:
+        self._of_file, self._path = (run_id, maps), image_path
         self.show()
 
     def action_step_run(self, step: int) -> None:

@@ -35,12 +35,7 @@ class CorrelationScreen(ScatterScreen):
 
         if self._view is None or self.data is None:
             return None
-        return correlation_table(self.data, self.simtui.selection.options(self.simtui.key))
-
-    def export_name(self) -> str:
-        """The metric and the layer."""
-        selection = self.simtui.selection
-        return f"{selection.metric or TableOptions.metric}-{selection.layer}"
+        return correlation_table(self.data, self.table_options())
 
     def action_metric(self) -> None:
         """The next quality metric."""

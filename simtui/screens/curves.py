@@ -106,26 +106,18 @@ class TrajectoriesScreen(ViewScreen):
         if self._is_profile:
             layers = self.simtui.found(LAYERS)
             has_rows = layers is not None and bool(self._rows)
-            return (
-                layers_table(layers.data, self.simtui.selection.options(self.simtui.key))
-                if layers and has_rows
-                else None
-            )
-        found, key = self.simtui.found(TRAJECTORIES), self.simtui.key
+            return layers_table(layers.data, self.table_options()) if layers and has_rows else None
+        found = self.simtui.found(TRAJECTORIES)
         if not self._shown or not found:
             return None
         run_ids = {run_id for each in self._shown.shown for run_id in each.run_ids}
-        return trajectory_table(found.data.only(run_ids), self.simtui.selection.options(key))
+        return trajectory_table(found.data.only(run_ids), self.table_options())
 
     def _records(self) -> tuple[RunRecord, ...]:
         """The runs behind the curves."""
         snapshot = self.simtui.snapshot
         shown = {run_id for each in self._shown.shown for run_id in each.run_ids} if self._shown else set()
         return tuple(record for record in snapshot.records if record.run_id in shown) if snapshot else ()
-
-    def export_name(self) -> str:
-        """The layer."""
-        return self.simtui.selection.layer
 
     def action_move(self, where: str) -> None:
         """The next or the previous layer; before the first one stands the mean of all."""

@@ -60,11 +60,7 @@ class DistributionsScreen(AnalysisScreen):
             return None
         if self._compares:
             return self._comparison(found)
-        return distribution_table(found.data, self.simtui.selection.options(self.simtui.key))
-
-    def export_name(self) -> str:
-        """The layer."""
-        return self.simtui.selection.layer
+        return distribution_table(found.data, self.table_options())
 
     def action_move(self, where: str) -> None:
         """The next group."""
@@ -91,4 +87,4 @@ class DistributionsScreen(AnalysisScreen):
     def _comparison(self, found: Found) -> Table:
         from engine.analysis.comparison import comparison_table
 
-        return comparison_table(found.data, self.simtui.selection.options(self.simtui.key))
+        return comparison_table(found.data, self.table_options())

@@ -6,6 +6,7 @@ from textual.app import ComposeResult
 from textual.containers import Horizontal
 
 from engine.analysis.heatmap import heatmap_table
+from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.runs.record import RunRecord, State
@@ -76,9 +77,13 @@ class MapScreen(ViewScreen):
             heatmap_table(record, self._results, shown.key, shown.epoch) if shown and self._results and record else None
         )
 
-    def export_name(self) -> str:
-        """The run and the epoch."""
-        return f"{self.simtui.shown_run_id()}-epoch{self._shown.epoch}" if self._shown else ""
+    def table_options(self) -> TableOptions:
+        """The run, the epoch and the similarity in sight."""
+        assert self._shown is not None
+        key, run_id = self._shown.key, self.simtui.shown_run_id()
+        return TableOptions(
+            run=run_id, epoch=self._shown.epoch, pooling=key.pooling, measure=key.measure, probe=key.probe
+        )
 
     def action_move(self, where: str) -> None:
         """Moves the cursor by one layer."""

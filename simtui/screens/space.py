@@ -65,15 +65,10 @@ class SpaceScreen(ScatterScreen):
         from engine.analysis.prediction import prediction_table
 
         if self._is_forecast and self.data is not None:
-            return prediction_table(self.data, self.simtui.selection.options(self.simtui.key))
+            return prediction_table(self.data, self.table_options())
         if self._view is None or self.data is None:
             return None
-        return space.table(self.data, self.simtui.selection.options(self.simtui.key))
-
-    def export_name(self) -> str:
-        """The layer and the thresholds."""
-        selection = self.simtui.selection
-        return f"{selection.layer}-eta{selection.eta:.2f}-epsilon{selection.epsilon:.3f}"
+        return space.table(self.data, self.table_options())
 
     def choose(self, key: str) -> None:
         """Another run."""

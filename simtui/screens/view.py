@@ -12,6 +12,7 @@ from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widget import Widget
 
+from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from simtui.actions import SHORT_VIEWS, VIEWS, actions_of, footer_of
@@ -80,13 +81,13 @@ class ViewScreen(Screen[None]):
         """What is on the screen, as it is exported; None where there is nothing."""
         raise NotImplementedError
 
-    def export_name(self) -> str:
-        """What tells the exported file from others of the same table."""
-        return ""
+    def table_options(self) -> TableOptions:
+        """What the table on the screen was asked for."""
+        return self.simtui.options(self.slot)
 
     def show(self) -> None:
         """Brings everything in sight up to date; what has not changed is not drawn again."""
-        if not self.is_mounted or self.size.width == 0:
+        if not self.children or self.size.width == 0:  # mounted, but not composed yet: there is nothing to fill
             return
         width, height = self.size
         is_small = width < MIN_WIDTH or height < MIN_HEIGHT

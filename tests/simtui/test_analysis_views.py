@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -230,3 +231,29 @@ class TestAttention:
             assert {each.pixels.shape for each in pictures} == {(side, side, 3)} and side >= 8
             assert len(pictures) * (side + 2) <= size[0] + 2
             assert "block 6" in text_of(pilot, "layers")
+
+
+class TestExport:
+    async def test_a_file_is_named_by_what_was_chosen_and_its_sources_lie_beside_it(self, study: Path) -> None:
+        async with opened(study, view="4") as pilot:
+            await press(pilot, "[", "p", ".", "e")
+            path = Path.cwd() / "sample_study-space-block-1-feat-linear_cka-eta0.79.csv"
+            sources = path.with_name(f"{path.name}.sources.json")
+            await until(pilot, sources.exists)
+            found = json.loads(sources.read_text())
+            assert (found["options"]["eta"], found["options"]["pooling"]) == (0.79, "feat") and len(found["runs"]) == 18
+
+    @pytest.mark.parametrize("keys", [("2", "["), ("8", "right"), ("6", "y"), ("3", "d")])
+    async def test_every_view_writes_its_sources(self, study: Path, keys: tuple[str, ...]) -> None:
+        async with opened(study) as pilot:
+            await press(pilot, *keys, "e")
+            await until(pilot, lambda: any(Path.cwd().glob("*.sources.json")))
+            found = json.loads(next(Path.cwd().glob("*.sources.json")).read_text())
+            assert found["runs"] and found["options"]
+
+    async def test_groups_of_one_view_do_not_change_what_another_cannot_group(self, study: Path) -> None:
+        async with opened(study, view="7") as pilot:
+            await press(pilot, "b", "b", "3", "d", "e")
+            await until(pilot, lambda: any(Path.cwd().glob("*layers*.csv")))
+            rows = next(Path.cwd().glob("*layers*.csv")).read_text().splitlines()
+            assert rows[0].startswith("backbone,method,layer") and len(rows) == 1 + 6 * 6

@@ -178,9 +178,9 @@ async def test_forgetting_reads_out_its_rows(study: Path) -> None:
 
 @pytest.mark.parametrize(
     ("view", "name", "n_rows"),
-    [("1", "sample_study-runs.csv", 12), ("3", "sample_study-trajectory-mean-of-layers.csv", 15),
-     ("4", "sample_study-space-mean-of-layers-eta0.80-epsilon0.020.csv", 12),
-     ("5", "sample_study-distribution-mean-of-layers.csv", 12), ("7", "sample_study-forgetting.csv", 6)],
+    [("1", "sample_study-runs.csv", 12), ("3", "sample_study-trajectory-linear_cka.csv", 15),
+     ("4", "sample_study-space-linear_cka.csv", 12),
+     ("5", "sample_study-distribution-linear_cka.csv", 12), ("7", "sample_study-forgetting.csv", 6)],
 )  # fmt: skip
 async def test_e_writes_what_is_on_the_screen(study: Path, view: str, name: str, n_rows: int) -> None:
     async with opened(study, view=view) as pilot:

@@ -151,3 +151,10 @@ def test_a_folder_that_holds_something_else_is_not_touched(tmp_path: Path) -> No
     done = simtui("run", study, "--out", tmp_path / "out")
     assert (done.returncode, "exists and is not a study folder" in done.stderr) == (2, True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+
+
+def test_an_option_that_a_table_does_not_go_by_is_refused(study: Path) -> None:
+    done = simtui("export", study, "space", "--run", "full", "--eta", "0.5")
+    assert done.returncode == 2
+    assert "--run: does not apply to the table space" in done.stderr
+    assert "fix: leave it out; it takes --layer, --pooling" in done.stderr

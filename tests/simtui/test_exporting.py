@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import MachineError
-from simtui.exporting import export_csv
+from simtui.exporting import export_csv, name_of
 
 TABLE = Table("runs", ("a", "b"), (("=cmd()", 0.5), ("x", None)))
 
@@ -38,3 +39,11 @@ def test_the_next_folder_is_taken_where_the_first_cannot_be_written(
     assert export_csv(TABLE, "x", (closed, home)).parent == home
     with pytest.raises(MachineError, match="cannot be written"):
         export_csv(TABLE, "x", (closed,))
+
+
+def test_a_name_says_what_differs_from_the_defaults() -> None:
+    options = TableOptions(measure="rsa", layer="blocks.3", eta=0.5, epsilon=0.1, by="method")
+    assert name_of("s", Table("forgetting", (), ()), options) == "s-forgetting-method"
+    assert name_of("s", Table("space", (), ()), options) == "s-space-blocks.3-rsa-eta0.5-epsilon0.1"
+    assert name_of("s", Table("runs", (), ()), options) == "s-runs"
+    assert name_of("s", Table("heatmap", (), ()), TableOptions(run="r", epoch=0)) == "s-heatmap-r-epoch0"

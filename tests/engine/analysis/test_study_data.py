@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engine.analysis.names import TABLE_NAMES
+from engine.analysis.names import TABLE_NAMES, TABLE_USES
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions, find_run
 from engine.analysis.study_data import RunData, StudyData, StudyDataCache, grouped, read_study
 from engine.analysis.tables import DATA_TABLES, TABLES, data_table
@@ -135,7 +136,27 @@ def test_a_run_is_found_by_a_part_of_its_name() -> None:
 
 
 def test_every_table_that_is_named_can_be_made_and_every_one_that_can_be_made_is_named() -> None:
-    assert set(TABLE_NAMES) == set(TABLES)
+    assert set(TABLE_NAMES) == set(TABLES) == set(TABLE_USES)
+
+
+# Another value of each option, such as would show.
+_OTHERS = {
+    "run": "scratch_seed01", "epoch": 1, "layer": "block 2", "pooling": "feat", "measure": "debiased_cka",
+    "by": "method", "eta": 0.1, "epsilon": 0.5, "reference": "0.99", "metric": "test_accuracy",
+    "over": "runs and epochs", "width": 0.3,
+    "min_count": 1, "until": 2, "head": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(set(TABLES) - {"attention_map", "quality"}))
+def test_a_table_goes_by_the_options_that_are_named_and_by_no_others(name: str, tmp_path: Path) -> None:
+    folder = StudyFolder(write_study(tmp_path, study_of(("bundled:supervised",), seeds=3, epochs=4)))
+    plain = TableOptions(run="full_seed00", until=1)
+    before = TABLES[name](folder, plain)
+    for option, value in _OTHERS.items():
+        after = TABLES[name](folder, replace(plain, **{option: value}))
+        is_same = (after.columns, after.rows, after.notes) == (before.columns, before.rows, before.notes)
+        assert is_same == (option not in TABLE_USES[name]), option
 
 
 @pytest.mark.parametrize("name", sorted(DATA_TABLES))

@@ -1,0 +1,67 @@
+"""The options by which a part of a study is chosen, once for every command that has them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import click
+
+from engine.analysis.names import TABLE_USES
+from engine.errors import StudyError
+from engine.measures.table import MEASURES
+
+_POOLINGS = click.Choice(["cls", "feat"])
+_PROBES = click.Choice(["target", "origin"])
+_BY = click.Choice(["backbone and method", "backbone", "method", "paradigm"])
+_OVER = click.Choice(["runs", "runs and epochs"])
+_OPTIONS: Mapping[str, dict[str, Any]] = {
+    "run": {"help": "The run, by its name or a part that fits only one."},
+    "epoch": {"type": click.IntRange(0), "help": "The epoch.  [default: the last]"},
+    "layer": {"help": "One block, such as blocks.11.  [default: the mean of all; of attention the last]"},
+    "pooling": {"type": _POOLINGS, "default": "cls", "help": "CLS token, or mean of the patch tokens."},
+    "measure": {"metavar": "NAME", "help": f"{', '.join(MEASURES)}.  [default: the study's first]"},
+    "probe": {"type": _PROBES, "default": "target", "help": "Whose images are compared."},
+    "by": {"type": _BY, "default": "backbone and method", "help": "How runs are grouped."},
+    "eta": {"type": float, "default": 0.8, "help": "Least similarity inside T_X(η, ε)."},
+    "epsilon": {"type": float, "default": 0.02, "help": "Most accuracy divergence inside T_X(η, ε)."},
+    "reference": {"metavar": "RUN|ACCURACY", "help": "What divergence is from.  [default: each backbone's best run]"},
+    "metric": {"metavar": "NAME", "default": "test_ece", "help": "Which quality."},
+    "over": {"type": _OVER, "default": "runs", "help": "One point a run at its end, or one an epoch."},
+    "width": {"type": click.FloatRange(0, 2, min_open=True), "default": 0.05, "help": "Of intervals of similarity."},
+    "min_count": {"type": click.IntRange(1), "default": 3, "help": "Points that an interval needs to have a mean."},
+    "until": {"type": click.IntRange(1), "default": 3, "help": "The last epoch to look at."},
+    "image": {"help": "An image of the set, by its id or a part of it, or any image file."},
+    "head": {"type": click.IntRange(0), "help": "One head.  [default: the mean of all]"},
+}
+
+
+def choices(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Options of a command, in this order; all where none is named."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(names or tuple(_OPTIONS)):
+            option = _OPTIONS[name]
+            command = click.option(f"--{name.replace('_', '-')}", name, show_default="default" in option, **option)(
+                command
+            )
+        return command
+
+    return add
+
+
+def refuse_unused(context: click.Context, table: str) -> None:
+    """What was asked for and does not change a table must not look as if it had.
+
+    Raises:
+        StudyError: names the first such option, and those that the table has.
+    """
+    given = click.core.ParameterSource.COMMANDLINE
+    for name in _OPTIONS:
+        if name not in TABLE_USES[table] and context.get_parameter_source(name) is given:
+            known = ", ".join(_flag(each) for each in TABLE_USES[table]) or "none"
+            raise StudyError(_flag(name), f"does not apply to the table {table}", f"leave it out; it takes {known}")
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
