@@ -63,10 +63,10 @@ ACTIONS = (
     Action("step_until(1)", ("greater_than_sign",), ">", "", "forecast: more epochs", (SPACE,)),
     Action("overlay", ("v",), "v", "group", "overlay methods, backbones or all", (TRAJECTORIES,)),
     Action("profile", ("d",), "d", "layers", "layer profile", (TRAJECTORIES,)),
-    Action("band", ("s",), "s", "band", "sd, 95 % or single runs", (TRAJECTORIES,)),
+    Action("band", ("b",), "b", "band", "sd, 95 % or single runs", (TRAJECTORIES,)),
     Action("step_group(1)", ("n",), "n", "next", "next backbone (or method)", (TRAJECTORIES,)),
     Action("step_group(-1)", ("N",), "N", "", "previous backbone (or method)", (TRAJECTORIES,)),
-    Action("metric", ("y",), "y", "metric", "quality metric", (CORRELATION,)),
+    Action("metric", ("M",), "M", "metric", "quality metric", (CORRELATION,)),
     Action("over", ("v",), "v", "points", "points: runs or epochs", (CORRELATION,)),
     Action("comparison", ("t",), "t", "tests", "test the differences", (DISTRIBUTIONS,)),
     Action("group", ("b",), "b", "by", "another grouping", GROUPED),
@@ -91,16 +91,17 @@ ACTIONS = (
     Action("app.quit", ("q",), "q", "quit", "leave"),
 )  # fmt: skip
 
+_VIEWS_KEYS = (f"1-{len(VIEWS)}", "views")
 # Keys that belong together are one entry at the start of the footer.
 FOOTER_GROUPS = {
-    RUNS: (("↑↓", "run"), ("1-8", "views")),
+    RUNS: (("↑↓", "run"), _VIEWS_KEYS),
     MAP: (("↑↓←→", "layer"), ("[ ]", "epoch")),
     TRAJECTORIES: (("↑↓", "layer"), ("[ ]", "epoch")),
     SPACE: (("↑↓←→", "run"), ("[ ]", "η"), ("{ }", "ε")),
-    DISTRIBUTIONS: (("↑↓", "group"), ("1-8", "views")),
+    DISTRIBUTIONS: (("↑↓", "group"), _VIEWS_KEYS),
     CORRELATION: (("↑↓←→", "point"),),
     ATTENTION: (("↑↓", "layer"), ("←→", "head"), ("[ ]", "image")),
-    FORGETTING: (("↑↓", "row"), ("1-8", "views")),
+    FORGETTING: (("↑↓", "row"), _VIEWS_KEYS),
 }
 
 

@@ -162,7 +162,7 @@ class TestCorrelation:
 
     async def test_metrics_step_and_the_cursor_opens_a_map(self, study: Path) -> None:
         async with opened(study, view="6") as pilot:
-            await press(pilot, "y")
+            await press(pilot, "M")
             assert text_of(pilot, "control").startswith("metric origin_knn")
             await press(pilot, "l", "h")
             run_id = app_of(pilot).selection.run_id
@@ -186,7 +186,7 @@ class TestLayers:
     async def test_the_band_steps_from_sd_to_interval_to_runs(self, study: Path) -> None:
         async with opened(study, view="3") as pilot:
             for word in ("95 % of the mean", "single runs", "± sd"):
-                await press(pilot, "s")
+                await press(pilot, "b")
                 assert word in text_of(pilot, "control")
 
 
@@ -243,7 +243,7 @@ class TestExport:
             found = json.loads(sources.read_text())
             assert (found["options"]["eta"], found["options"]["pooling"]) == (0.79, "feat") and len(found["runs"]) == 18
 
-    @pytest.mark.parametrize("keys", [("2", "["), ("8", "right"), ("6", "y"), ("3", "d")])
+    @pytest.mark.parametrize("keys", [("2", "["), ("8", "right"), ("6", "M"), ("3", "d")])
     async def test_every_view_writes_its_sources(self, study: Path, keys: tuple[str, ...]) -> None:
         async with opened(study) as pilot:
             await press(pilot, *keys, "e")
