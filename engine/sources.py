@@ -38,7 +38,8 @@ def write_sources(path: Path, folder: StudyFolder, table: Table, options: TableO
 def sources_of(folder: StudyFolder, table: Table, options: TableOptions) -> dict[str, Any]:
     """The table's name, columns, notes and options, and the digests of all runs that may have a part in it."""
     records = folder.listing().records
-    named = {str(cell) for cell in table.column("run")} if "run" in table.columns else None
+    naming = [name for name in ("run", "pinned_run") if name in table.columns]
+    named = {str(cell) for name in naming for cell in table.column(name)} if naming else None
     if options.run is not None and named is None:
         named = {record.run_id for record in records if options.run in record.run_id}
     return {

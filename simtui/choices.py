@@ -33,6 +33,10 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
     "until": {"type": click.IntRange(1), "default": 3, "help": "The last epoch to look at."},
     "image": {"help": "An image of the set, by its id or a part of it, or any image file."},
     "head": {"type": click.IntRange(0), "help": "One head.  [default: the mean of all]"},
+    "interval": {
+        "is_flag": True,
+        "help": "Add each cell's 95 % interval over images, and what unrelated layers score.",
+    },
 }
 
 

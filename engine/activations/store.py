@@ -60,6 +60,16 @@ class ActivationStore:
         """Where the file of this key lies, whether it is there or not."""
         return self._folder / f"{key}.h5"
 
+    def images_of_layers(self, key: str) -> tuple[str, ...]:
+        """The images whose layers a file holds, in order; none where it holds an embedding alone, or something else.
+
+        Raises:
+            DamagedError: the file is missing or damaged.
+        """
+        path = self.path(key)
+        with open_arrays(path, remake_activations(path)) as file:
+            return file.strings("/image") if file.names("/layers") else ()
+
     def load(self, key: str, ids: Sequence[str]) -> Activations | None:
         """The activations of this key; None where there are none yet.
 

@@ -10,8 +10,11 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import permutations
+from statistics import NormalDist
 
 import numpy as np
+
+from engine.analysis import student
 
 MIN_POINTS = 3
 EXACT_UP_TO = 8  # points: 40,320 orders, some milliseconds
@@ -144,9 +147,7 @@ def spearman_influence(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def t_quantile(degrees: int) -> float:
     """Of Student's t: what bounds the middle 95 %; NaN below 1 degree of freedom."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, (1 + _LEVEL) / 2)) if degrees >= 1 else math.nan
+    return student.t_quantile((1 + _LEVEL) / 2, degrees) if degrees >= 1 else math.nan
 
 
 def is_constant(values: np.ndarray) -> bool:
@@ -156,12 +157,10 @@ def is_constant(values: np.ndarray) -> bool:
 
 def _of_points(x: np.ndarray, y: np.ndarray, n_groups: int) -> tuple[Coefficient, Coefficient]:
     """Each point is a draw; a mean taken out is a variable held fixed."""
-    from scipy.special import ndtri  # here: an app that shows no correlation need not wait for it
-
     ranks, free = (_ranks(x), _ranks(y)), len(x) - (n_groups - 1)
     r, rho = _pearson(x, y), _pearson(*ranks)
     errors = [math.sqrt(each / (free - 3)) if free > 3 else None for each in (1.0, 1 + rho**2 / 2)]
-    factor = float(ndtri((1 + _LEVEL) / 2))
+    factor = NormalDist().inv_cdf((1 + _LEVEL) / 2)
     return (
         _coefficient(r, errors[0], factor, _p_of_t(r, free)),
         _coefficient(rho, errors[1], factor, _p_of_ranks(rho, *ranks, free, n_groups)),
@@ -208,10 +207,8 @@ def _coefficient(value: float, error: float | None, factor: float, p: float | No
 def _p_of_t(value: float, free: int) -> float | None:
     if free < 3:
         return None
-    from scipy.special import stdtr
-
     room = 1 - value**2
-    return 2 * float(stdtr(free - 2, -abs(value) * math.sqrt((free - 2) / room))) if room > 1e-12 else 0.0
+    return 2 * student.t_tail(value * math.sqrt((free - 2) / room), free - 2) if room > 1e-12 else 0.0
 
 
 def _p_of_ranks(rho: float, x: np.ndarray, y: np.ndarray, free: int, n_groups: int) -> float | None:

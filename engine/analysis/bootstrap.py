@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
+from engine.analysis.student import normal_below, normal_quantiles
 from engine.analysis.table import Spread
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
+_Z = NormalDist().inv_cdf((1 + LEVEL) / 2)
 _SEED = 20250307
 _CHUNK = 2048  # columns at a time: 16 MB
 _TIE = 1e-6  # of the largest deviation: what rounding leaves between a resample and the mean
@@ -65,8 +68,6 @@ def mean_interval(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _bca(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of `(k, n)` values; columns without spread keep their mean."""
-    from scipy.special import ndtr, ndtri  # here: an app that shows no interval need not wait for it
-
     values = np.sort(values, axis=1)  # the same interval in whatever order the runs come
     mean = values.mean(axis=1)
     deviations = np.ascontiguousarray(values - mean[:, None])
@@ -82,11 +83,11 @@ def _bca(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     means.sort(axis=1)
     # Ties count by half: with few seeds many resamples equal the mean itself.
     below = ((means < -_TIE).sum(axis=1) + (means <= _TIE).sum(axis=1)) / (2 * N_RESAMPLES)
-    bias = ndtri(below)
+    bias = normal_quantiles(below)
     acceleration = (deviations**3).sum(axis=1) / (6 * (deviations**2).sum(axis=1) ** 1.5)
-    for ends, z in ((low, ndtri((1 - LEVEL) / 2)), (high, ndtri((1 + LEVEL) / 2))):
+    for ends, z in ((low, -_Z), (high, _Z)):
         with np.errstate(invalid="ignore", divide="ignore"):
-            level = ndtr(bias + (bias + z) / (1 - acceleration * (bias + z)))
+            level = normal_below(bias + (bias + z) / (1 - acceleration * (bias + z)))
         ends[has_spread] += _quantile(means, level) * largest[:, 0]
     return low, high
 

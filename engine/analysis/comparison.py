@@ -13,6 +13,7 @@ import numpy as np
 from engine.analysis.distribution import DECIMALS, as_compared, finals, rows_by_group
 from engine.analysis.estimators import notes_on
 from engine.analysis.options import TableOptions
+from engine.analysis.student import t_quantile
 from engine.analysis.study_data import StudyData, group_columns
 from engine.analysis.table import Cell, Table
 
@@ -127,9 +128,7 @@ def _asymmetric_interval(delta: float, variance: float, t: float) -> tuple[float
 
 def _t_quantile(degrees: float) -> float:
     """What |t| exceeds in 5 % of draws."""
-    from scipy.special import stdtrit  # loaded here, so that a screen can name this module and open at once
-
-    return float(stdtrit(degrees, (1 + _LEVEL) / 2))
+    return t_quantile((1 + _LEVEL) / 2, degrees)
 
 
 def mann_whitney(a: np.ndarray, b: np.ndarray) -> tuple[float, float, bool]:

@@ -42,6 +42,7 @@ class TableOptions:
         until: the last epoch that an early prediction may look at.
         image: an image of the attention set, by its id or a part of it that fits only one, or the path of any image.
         head: an attention head; None for the mean over the heads.
+        interval: of every cell over the images, with what unrelated layers would score.
     """
 
     run: str | None = None
@@ -61,6 +62,7 @@ class TableOptions:
     until: int = 3
     image: str | None = None
     head: int | None = None
+    interval: bool = False
 
     def key(self, records: Sequence[RunRecord]) -> SimilarityKey:
         """The similarity that is asked for.

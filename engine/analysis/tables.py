@@ -27,6 +27,7 @@ from engine.analysis.table import Table
 from engine.analysis.trajectory import runs_over_epochs_table, trajectory_table
 from engine.errors import StudyError
 from engine.jobs.attention import attention_of_image
+from engine.jobs.uncertainty import cell_uncertainty
 from engine.runs.record import RunRecord
 from engine.runs.study_folder import StudyFolder
 
@@ -51,7 +52,11 @@ def _heatmap(folder: StudyFolder, options: TableOptions) -> Table:
     record = _asked_run(folder, "heatmap", options)
     results = folder.results(record.run_id)
     epoch = results.n_epochs - 1 if options.epoch is None else options.epoch
-    return heatmap_table(record, results, options.key([record]), epoch)
+    key = options.key([record])
+    plain = heatmap_table(record, results, key, epoch)
+    if not options.interval:
+        return plain
+    return heatmap_table(record, results, key, epoch, cell_uncertainty(folder, record, key, epoch))
 
 
 def _quality(folder: StudyFolder, options: TableOptions) -> Table:

@@ -6,25 +6,17 @@ Needs no torch: `engine.jobs.attention_child` loads the models. An answer lies u
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import shlex
-import shutil
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from engine.errors import DamagedError, ImageError, MachineError, SimtuiError, StudyError
+from engine.errors import DamagedError, ImageError, StudyError
 from engine.files import digest
 from engine.finetune.methods import METHODS
-from engine.jobs.stage import Failure
+from engine.jobs.child import Request, kept_or_asked
 from engine.runs.attention_maps import AttentionMaps, read_attention
 from engine.runs.record import RunRecord, State, remake_run, weights_name
 from engine.runs.study_folder import StudyFolder
@@ -57,13 +49,10 @@ def attention_of_image(
     """
     is_frozen = weights_of(folder, record) is None
     sha256 = _content_of(image_path)
+    arguments = (folder.path.resolve(), record.run_id, image_path.absolute())
+    request = Request("attention_child", arguments, str(image_path), "its attention", timeout_s)
     place = _cache_path() / _key(folder, record, sha256)
-    try:
-        found = _answer(place, sha256, is_frozen)
-    except DamagedError:  # or absent
-        with _writable(place) as written:
-            _ask(folder, record, image_path, written, timeout_s)
-            found = _answer(written, sha256, is_frozen)
+    found = kept_or_asked(place, _N_KEPT, request, lambda written: _answer(written, sha256, is_frozen))
     before, after = (replace(maps, images=(image_path.name,)) for maps in found)
     return before, before if is_frozen else after
 
@@ -115,21 +104,6 @@ def _cache_path() -> Path:
     return user_cache_path("simtui") / "attention"
 
 
-@contextmanager
-def _writable(place: Path) -> Iterator[Path]:
-    """The place in the cache, with room made for it; one for the moment where the cache cannot be written."""
-    try:
-        place.mkdir(parents=True, exist_ok=True)
-        others = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
-    except OSError:
-        with tempfile.TemporaryDirectory() as temporary:
-            yield Path(temporary)
-        return
-    for old in others[_N_KEPT:]:
-        shutil.rmtree(old, ignore_errors=True)
-    yield place
-
-
 def _answer(place: Path, sha256: str, is_frozen: bool) -> tuple[AttentionMaps, AttentionMaps]:
     remake = f"rm -r {shlex.quote(str(place))}, and ask again"
     before = read_attention(place / BEFORE_FILE, remake)
@@ -138,33 +112,3 @@ def _answer(place: Path, sha256: str, is_frozen: bool) -> tuple[AttentionMaps, A
         if maps.images != (sha256,):
             raise DamagedError(str(place), "is of another image than its name says", remake)
     return before, after
-
-
-def _ask(folder: StudyFolder, record: RunRecord, image_path: Path, place: Path, timeout_s: float) -> None:
-    """Has a child process write the answer.
-
-    Raises:
-        SimtuiError: as `attention_of_image`.
-    """
-    paths = (folder.path.resolve(), record.run_id, image_path.absolute(), place)
-    command = [sys.executable, "-m", "engine.jobs.attention_child", *map(str, paths)]
-    try:
-        child = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=False)
-    except subprocess.TimeoutExpired as error:
-        problem = f"its attention was not there after {timeout_s:.0f} s"
-        raise MachineError(str(image_path), problem, "try again when this machine has less to do") from error
-    except OSError as error:
-        problem = f"no process could be started for it ({error.strerror})"
-        raise MachineError(str(image_path), problem, "try again when this machine has less to do") from error
-    if child.returncode != 0:
-        raise _failure(child, image_path)
-
-
-def _failure(child: subprocess.CompletedProcess[bytes], image_path: Path) -> SimtuiError:
-    """What the child said last, or how it ended without a word."""
-    with contextlib.suppress(ValueError, TypeError, IndexError):
-        return Failure(**json.loads(child.stdout.splitlines()[-1])).as_error()
-    said = child.stderr.decode("utf-8", "replace").strip().splitlines()
-    last = said[-1][:200] if said else "without a word"
-    problem = f"the process that computes its attention ended with code {child.returncode} ({last})"
-    return MachineError(str(image_path), problem, 'see what is broken with "simtui doctor"')

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -21,13 +20,14 @@ from engine.backbones.backbone import Backbone
 from engine.data.images import decode_square, open_regular, quiet_decoders
 from engine.data.intensity import Decoding
 from engine.data.pixels import side_of
-from engine.errors import DamagedError, DataError, SimtuiError, StudyError
+from engine.errors import DamagedError, DataError, StudyError
 from engine.files import sha256_file
 from engine.finetune.attention import attention_maps
 from engine.finetune.learner import restore_backbone
 from engine.finetune.reference import load_reference_backbone
 from engine.jobs.attention import AFTER_FILE, BEFORE_FILE, weights_of
-from engine.jobs.stage import Failure
+from engine.jobs.child import answer_for
+from engine.jobs.device import on_device, study_device
 from engine.runs.attention_maps import AttentionMaps, write_attention
 from engine.runs.record import RunRecord, remake_run, weights_name
 from engine.runs.study_folder import StudyFolder
@@ -45,11 +45,8 @@ def write_answer(folder: StudyFolder, record: RunRecord, image_path: Path, out: 
         _refuse_other_checkpoint(folder, record, weights_path)
     pixels, sha256 = _decoded(image_path, folder, record.provenance.input_size)
     section = _section(folder, record)
-    device = _device(folder.study.machine.device)
-    try:
-        found = _maps(section, record, weights_path, pixels, sha256, device)
-    except torch.OutOfMemoryError:  # a training has the memory of the device
-        found = _maps(section, record, weights_path, pixels, sha256, torch.device("cpu"))
+    device = study_device(folder.study.machine.device)
+    found = on_device(device, lambda device: _maps(section, record, weights_path, pixels, sha256, device))
     for name, maps in zip((BEFORE_FILE, AFTER_FILE), found, strict=False):
         write_attention(out / name, maps)
 
@@ -100,15 +97,6 @@ def _section(folder: StudyFolder, record: RunRecord) -> BackboneSection:
     return next((each for each in folder.study.backbone if replace(each, weights=None) == asked), record.spec.backbone)
 
 
-def _device(wanted: str) -> torch.device:
-    """That of the study where this machine has it: another gives the same maps up to rounding."""
-    n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if wanted == "cpu" or n_gpus == 0:
-        return torch.device("cpu")
-    device = torch.device("cuda:0" if wanted == "auto" else wanted)
-    return device if (device.index or 0) < n_gpus else torch.device("cpu")
-
-
 def _refuse_other_backbone(backbone: Backbone, record: RunRecord) -> None:
     was, info = record.provenance, backbone.info
     for what, before, now in (
@@ -138,13 +126,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("out", type=Path)
     options = parser.parse_args(arguments)
     torch.backends.cudnn.allow_tf32 = False  # as in training: it must never decide a digit
-    try:
+
+    def compute() -> None:
         folder = StudyFolder(options.study)
         write_answer(folder, folder.record(options.run), options.image, options.out)
-    except SimtuiError as error:
-        print(json.dumps(asdict(Failure.of(error))))
-        return error.exit_code
-    return 0
+
+    return answer_for(compute)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.measures.check import Layer
+from engine.measures.check import Layer, as_layer
 from engine.measures.gram import centre_exactly
 from engine.measures.neighbours import directions
 from engine.measures.pairs import compare_two
@@ -122,8 +122,13 @@ def resample(left: Side, right: Side, name: str, weights: Tensor) -> Tensor:
 
 def permuted(side: Side, order: Tensor) -> Side:
     """The side with its images in another order: image i is what `order[i]` was."""
-    found = Side(side.layers)
-    found.__dict__["shapes"] = [x[order] for x in side.shapes]
+    found = Side([as_layer(layer.values[order], layer.where) for layer in side.layers])
+    if "shapes" in vars(side):  # what is there need not be made again
+        found.__dict__["shapes"] = [x[order] for x in side.shapes]
+    if "directions" in vars(side):
+        found.__dict__["directions"] = [
+            (rows[order], None if zero is None else int((order == zero).nonzero())) for rows, zero in side.directions
+        ]
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.measures.check import Layer
+from engine.measures.check import Layer, as_layer
 from engine.measures.gram import Centred, Products, centre_all, gram_tiles, inner_products, type_for
 from engine.measures.pairs import compare_two
 from engine.measures.permutation import Symmetric, permutation_moments
@@ -114,6 +114,16 @@ def resample(left: Side, right: Side, name: str, weights: Tensor) -> Tensor:
 
     kernels = Kernels(lambda: gram_tiles(both), torch.cat([x.q, y.q]), times)
     return resampled_cka(kernels, len(x.q), weights, name == "debiased_cka")
+
+
+def permuted(side: Side, order: Tensor) -> Side:
+    """The side with its images in another order: image i is what `order[i]` was."""
+    centred = {
+        dtype: Centred(tuple(stack[:, order] for stack in each.stacks), each.q[:, order], own=each.own)
+        for dtype, each in side._centred.items()
+    }
+    # The layers too: the other side may yet ask for another type.
+    return Side([as_layer(layer.values[order], layer.where) for layer in side.layers], False, centred)
 
 
 def null(left: Side, right: Side, name: str) -> tuple[Tensor, Tensor]:

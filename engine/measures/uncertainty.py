@@ -36,12 +36,14 @@ class Interval:
 class Null:
     """What unrelated representations score: mean and standard deviation, `(L, M)` float64 on the CPU.
 
-    `n_permutations` is None where the moments are exact, over all orders of the images.
+    `n_permutations` is None where the moments are exact, over all orders of the images. `values` are those of orders
+    that were drawn, `(L, M, n)`, where any were.
     """
 
     mean: Tensor
     sd: Tensor
     n_permutations: int | None
+    values: Tensor | None = None
 
 
 @torch.no_grad()
@@ -109,6 +111,7 @@ def permutation_null(
     *,
     n_permutations: int = 100,
     seed: int = 0,
+    always_draws: bool = False,
     **options: Any,
 ) -> Null:
     """What every cell of a heatmap would be if the two representations had nothing to do with each other.
@@ -122,6 +125,8 @@ def permutation_null(
         xs: arrays or tensors `(n, d_i)`, one row an image; one layer for a single cell.
         ys: the same images in the same order.
         measure: a name of `MEASURES`.
+        always_draws: draws orders where the moments are exact too, for quantiles; not of RSA and RBF CKA, which would
+            have to be prepared again for every order.
         options: of the measure.
     Returns:
         `Null`; NaN where the measure is undefined.
@@ -136,15 +141,18 @@ def permutation_null(
     module = import_module(f"engine.measures.{MEASURES[measure].family}")
     x, y = comparison.prepared(right, measure)
     exact = module.null(x, y, measure) if hasattr(module, "null") else None
-    if exact is not None:
-        mean, sd = exact
-    else:
+    values = None
+    if exact is None or (always_draws and hasattr(module, "permuted")):
         n, generator = len(left[0].values), torch.Generator().manual_seed(seed)
         orders = [torch.randperm(n, generator=generator).to(left[0].values.device) for _ in range(n_permutations)]
-        found = torch.stack([module.compare(x, module.permuted(y, order), [measure])[measure] for order in orders])
-        mean, sd = found.mean(dim=0), found.std(dim=0)
+        module.compare(x, y, [measure])  # makes what all orders have in common
+        found = [module.compare(x, module.permuted(y, order), [measure])[measure] for order in orders]
+        values = torch.stack(found, dim=2)
+    mean, sd = exact or (values.mean(dim=2), values.std(dim=2))  # type: ignore[union-attr]
     mean, sd = (each.cpu().masked_fill(undefined, torch.nan) for each in (mean, sd))
-    return Null(mean, sd, None if exact is not None else n_permutations)
+    if values is not None:
+        values = values.cpu().masked_fill(undefined[:, :, None], torch.nan)
+    return Null(mean, sd, None if exact is not None else n_permutations, values)
 
 
 def _sides(

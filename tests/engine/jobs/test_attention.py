@@ -7,7 +7,6 @@ import io
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -27,8 +26,9 @@ from engine.data.read import read_dataset
 from engine.errors import DamagedError, ImageError, MachineError, SimtuiError, StudyError
 from engine.files import sha256_file
 from engine.finetune.checkpoints import Checkpoints
-from engine.jobs import attention, attention_child
+from engine.jobs import attention, attention_child, child
 from engine.jobs.attention import attention_of_image, weights_of
+from engine.jobs.device import study_device
 from engine.jobs.launch import make_study_folder, start_study
 from engine.runs.record import RunRecord, State, write_record
 from engine.runs.study_folder import StudyFolder
@@ -63,14 +63,14 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[list[str]]:
     """Does what the child does in this process, which has torch loaded; gives what was asked. The cache is empty."""
     asked: list[list[str]] = []
 
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[bytes]:
+    def run(command: list[str], *_: object) -> tuple[int, bytes, bytes]:
         asked.append(command)
         assert command[1:3] == ["-m", "engine.jobs.attention_child"]
         with contextlib.redirect_stdout(io.StringIO()) as said:
             code = attention_child.main(command[3:])
-        return subprocess.CompletedProcess(command, code, said.getvalue().encode(), b"")
+        return code, said.getvalue().encode(), b""
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(child, "run_child", run)
     monkeypatch.setattr(attention, "_cache_path", lambda: tmp_path / "cache" / "attention")
     return asked
 
@@ -115,7 +115,7 @@ def test_a_process_of_its_own_answers_once_for_a_file_of_any_name(
     record = run_of(finished)
     before, after = attention_of_image(finished, record, path)
     assert before.images == after.images == (os.fsdecode(HOSTILE),)
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: pytest.fail("asked again"))
+    monkeypatch.setattr(child, "run_child", lambda *_: pytest.fail("asked again"))
     again = attention_of_image(finished, record, Path(shutil.copy(path, tmp_path / "other name.png")))
     assert again[0].images == ("other name.png",)
     np.testing.assert_array_equal(again[1].maps["feat"], after.maps["feat"])
@@ -380,7 +380,7 @@ def test_the_device_is_that_of_the_study_where_this_machine_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
-    assert attention_child._device(wanted) == torch.device(device)
+    assert study_device(wanted) == torch.device(device)
 
 
 def test_a_device_that_a_training_has_filled_leaves_it_to_the_cpu(
@@ -395,7 +395,7 @@ def test_a_device_that_a_training_has_filled_leaves_it_to_the_cpu(
         return real(*arguments)
 
     monkeypatch.setattr(attention_child, "_maps", maps)
-    monkeypatch.setattr(attention_child, "_device", lambda wanted: torch.device("cuda:0"))
+    monkeypatch.setattr(attention_child, "study_device", lambda wanted: torch.device("cuda:0"))
     before, _ = attention_of_image(finished, run_of(finished), picture(tmp_path / "a.png"))
     assert tried == ["cuda", "cpu"] and before.images == ("a.png",)
 
@@ -407,7 +407,7 @@ def child_that(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str) -> 
     path = tmp_path / "python"
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
-    monkeypatch.setattr(attention.sys, "executable", str(path))
+    monkeypatch.setattr(child.sys, "executable", str(path))
     monkeypatch.setattr(attention, "_cache_path", lambda: tmp_path / "cache" / "attention")
 
 
@@ -469,13 +469,13 @@ def test_an_image_that_is_exchanged_meanwhile_is_not_taken_for_the_one_asked_for
     finished: StudyFolder, here: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = picture(tmp_path / "a.png")
-    real = subprocess.run
+    real = child.run_child
 
     def exchanged(*arguments: Any, **options: Any) -> Any:
         picture(path, 5)
         return real(*arguments, **options)
 
-    monkeypatch.setattr(subprocess, "run", exchanged)
+    monkeypatch.setattr(child, "run_child", exchanged)
     with pytest.raises(DamagedError, match="is of another image than its name says"):
         attention_of_image(finished, run_of(finished), path)
 

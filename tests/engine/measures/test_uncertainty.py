@@ -205,6 +205,28 @@ def test_drawn_null_is_that_of_drawn_orders(name: str) -> None:
     )
 
 
+@pytest.mark.parametrize("name", [name for name in EXACT if name not in ("rsa", "rbf_cka")])
+@pytest.mark.parametrize("n", [60, 300])
+def test_orders_can_be_drawn_where_the_moments_are_exact(name: str, n: int) -> None:
+    x, y = related(0, n)
+    for other in (y, y.astype(np.float32)):
+        found = permutation_null([x, y], [other], name, n_permutations=20, seed=4, always_draws=True)
+        generator = torch.Generator().manual_seed(4)
+        orders = [torch.randperm(n, generator=generator).numpy() for _ in range(20)]
+        values = [MEASURES[name].function(x, other[order]).item() for order in orders]
+        assert found.values is not None and found.values.shape == (2, 1, 20)
+        assert found.values[0, 0].numpy() == pytest.approx(values, abs=1e-9)
+        plain = permutation_null([x, y], [other], name)
+        assert torch.equal(found.mean, plain.mean) and torch.equal(found.sd, plain.sd)
+        assert plain.values is None and found.n_permutations is None
+
+
+@pytest.mark.parametrize("name", ["rsa", "rbf_cka"])
+def test_what_would_have_to_be_prepared_for_every_order_is_not_drawn(name: str) -> None:
+    x, y = related(0)
+    assert permutation_null([x], [y], name, always_draws=True).values is None
+
+
 def test_null_of_debiased_cka_is_zero_and_that_of_biased_cka_is_not() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((2, 32, 768)).astype(np.float32)
@@ -217,6 +239,8 @@ def test_null_of_an_undefined_cell() -> None:
     for name in ("linear_cka", "mutual_knn"):
         found = permutation_null([np.ones((40, 3)), x], [y], name, n_permutations=3)
         assert found.mean.isnan().tolist() == found.sd.isnan().tolist() == [[True], [False]]
+        drawn = permutation_null([np.ones((40, 3)), x], [y], name, n_permutations=3, always_draws=True).values
+        assert drawn is not None and drawn.isnan().all(dim=2).tolist() == [[True], [False]]
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
