@@ -213,14 +213,6 @@ def load_study(path: Path) -> Study:
     """
     try:
         content = read_small(path)
-        if is_changed(content):
-            raise DamagedError(
-                str(path),
-                "changed since it was frozen: its digest does not match",
-                f"freeze it anew (simtui run STUDY.toml --out {path.parent}), or remove its first line to accept it",
-            )
-        text = content.decode("utf-8")
-        raw = tomllib.loads(text)
     except FileNotFoundError as error:
         raise StudyError(
             str(path), "no such study file", "give the path of a study.toml, or try `simtui demo`"
@@ -229,6 +221,26 @@ def load_study(path: Path) -> Study:
         raise StudyError(
             str(path), f"cannot be read ({error.strerror})", "check the path and its permissions"
         ) from error
+    return parse_study(content, path)
+
+
+def parse_study(content: bytes, path: Path) -> Study:
+    """Reads what a study file holds, or is to hold.
+
+    Args:
+        path: where it lies or will lie: paths in it are relative to its folder.
+    Raises:
+        DamagedError, StudyError: as `load_study`.
+    """
+    try:
+        if is_changed(content):
+            raise DamagedError(
+                str(path),
+                "changed since it was frozen: its digest does not match",
+                f"freeze it anew (simtui run STUDY.toml --out {path.parent}), or remove its first line to accept it",
+            )
+        text = content.decode("utf-8")
+        raw = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(
             path.name, f"not a TOML file ({error})", "mend that line; the README has a complete example"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from engine.backbones.bundled_places import bundled_places
 from engine.errors import StudyError, WeightsError
 
 if TYPE_CHECKING:
@@ -66,8 +67,7 @@ def bundled_weights_path(name: str) -> Path:
         WeightsError: the file is in neither place.
     """
     spec = _spec(name)
-    top = Path(__file__).resolve().parents[2]
-    places = [top / folder / "weights" / spec.weights_file for folder in ("sample_runs", "simtui/sample_runs")]
+    places = bundled_places(spec.weights_file)
     for path in places:
         if path.is_file():
             return path

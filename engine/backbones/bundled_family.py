@@ -45,3 +45,8 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
         weights_source=file.source,
         weights_sha256=file.sha256,
     )
+
+
+def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
+    """The backbone as it ships, on the CPU whatever is asked: it is small. Its weights lie in no hub."""
+    return load(name, None, None), ("", "")

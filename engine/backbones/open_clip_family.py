@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import safe_open
 from torch import nn
 
@@ -50,6 +51,34 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
         weights_source=file.source,
         weights_sha256=file.sha256,
     )
+
+
+def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
+    """The backbone at its own size, and where its weights lie in the hub: (repository, file).
+
+    Args:
+        device: "meta" for no memory at all; on any other, its weights are random.
+    Raises:
+        StudyError: the name is unknown, or not of a ViT.
+    """
+    config = _config(name)
+    create = partial(_create, name, _size(name, None), bool(config.get("quick_gelu")))
+    with torch.device(device):
+        clip = create()
+    backbone = wrap(
+        clip,
+        create,
+        name=str(name),
+        family=name.family,
+        paradigm=paradigm_of(name),
+        input_size=_size(name, None),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        weights_source="",
+        weights_sha256=None,
+    )
+    repository, _, filename = config["hf_hub"].rpartition("/")
+    return backbone, (repository, filename or "open_clip_model.safetensors")
 
 
 def load_image_tower(clip: Any, file: WeightsFile, name: str) -> None:

@@ -52,6 +52,33 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     )
 
 
+def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
+    """The backbone at its default size, and where its weights lie in the hub: (repository, file).
+
+    Args:
+        device: "meta" for no memory at all; on any other, its weights are random.
+    Raises:
+        StudyError: the name is unknown, or not of a ViT.
+    """
+    config = _config(name)
+    size = _default_size(name, config.input_size[-1])
+    with torch.device(device):
+        model = _create(name, size)
+    backbone = wrap(
+        model,
+        partial(_create, name, size),
+        name=str(name),
+        family=name.family,
+        paradigm=paradigm_of(name),
+        input_size=size,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        weights_source="",
+        weights_sha256=None,
+    )
+    return backbone, (config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
+
+
 def wrap(model: Any, create: Callable[[], nn.Module], **known: Any) -> Backbone:
     """A `Backbone` around a timm vision transformer without a classifier.
 

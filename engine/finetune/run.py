@@ -34,6 +34,7 @@ from engine.runs.attention_maps import ATTENTION_FILE, write_attention
 from engine.runs.record import RunRecord, Session, State, write_record
 from engine.runs.results import HISTORY_FILE, RESULTS_FILE, Results, SimilarityKey, read_results, write_results
 
+_LOGGED = ("train_loss", "val_loss", "val_accuracy", "val_auroc")
 _log = logging.getLogger(__name__)
 
 
@@ -120,6 +121,7 @@ class _Run:
                 epoch_seconds=(*self._record.epoch_seconds, seconds),
                 waited_seconds=(*self._record.waited_seconds, round(self._waited_s, 3)),
             )
+            self._log_epoch(epoch, seconds)
         # Done first: with the resume points gone, a run that is not done would start again.
         self._update(state=State.DONE, files=self._files())
         reach("run:done")
@@ -239,6 +241,12 @@ class _Run:
             name = f"{key.measure}_{key.pooling}" + ("" if key.probe == "target" else f"_{key.probe}")
             found[name] = _or_none(np.diagonal(matrices[epoch]).astype(np.float64).mean())
         return found
+
+    def _log_epoch(self, epoch: int, seconds: float) -> None:
+        """One line an epoch, for who looks at the log: how the loss goes, and how long it took."""
+        last = self._record.last
+        said = ", ".join(f"{name} {value:.4f}" for name in _LOGGED if (value := last.get(name)) is not None)
+        _log.info("%s: epoch %d of %d: %s; %.1f s", self._record.run_id, epoch, self._spec.epochs, said, seconds)
 
     def _files(self) -> dict[str, str]:
         """SHA-256 of what stays of the run, by its name in the folder."""

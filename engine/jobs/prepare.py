@@ -5,14 +5,12 @@ Everything is content-addressed, so a second time costs only the look-up.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 
 from engine.activations.extract import Progress
@@ -25,6 +23,7 @@ from engine.errors import DataError, DeviceMemoryError, MachineError
 from engine.finetune.evaluate import check_computable
 from engine.finetune.inputs import Inputs
 from engine.finetune.reference import Reference, load_reference_backbone, take_reference
+from engine.jobs.machine_load import n_cpus
 from engine.jobs.plan import PLAN_FILE, Plan, write_plan
 from engine.jobs.stage import Stage, Throttled
 from engine.runs.study_folder import StudyFolder
@@ -56,7 +55,7 @@ class Preparation:
         plan = make_plan(study, self._keep_manifest(manifest), self._keep_manifest(origin) if origin else None)
         device = torch.device(plan.devices[0])
         # Every core: the other workers start only when this is done.
-        torch.set_num_threads(_n_cores())
+        torch.set_num_threads(n_cpus())
         notes: dict[str, None] = {}  # each once: most are the same for every backbone
         for section in study.backbone:
             try:
@@ -160,12 +159,18 @@ def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:
         )
     found = tuple(f"cuda:{i}" for i in range(n_gpus)) or ("cpu",)
     devices = found if wanted == "auto" else (wanted,)
-    cores = _n_cores()
-    # On a CPU two processes of one thread train small models faster than one of two; memory bounds their number.
-    n_default = len(devices) if devices[0] != "cpu" else min(_MAX_CPU_WORKERS, max(min(2, cores), cores // 4))
-    n_workers = study.machine.workers or n_default
+    n_workers = study.machine.workers or n_workers_of(devices)
     precision = precision_of(study.finetune.precision, torch.device(devices[0]))
-    return Plan(devices, n_workers, max(1, cores // n_workers), precision, manifest, origin_manifest)
+    return Plan(devices, n_workers, max(1, n_cpus() // n_workers), precision, manifest, origin_manifest)
+
+
+def n_workers_of(devices: tuple[str, ...]) -> int:
+    """How many processes share these devices where the study does not say."""
+    if devices[0] != "cpu":
+        return len(devices)
+    # On a CPU two processes of one thread train small models faster than one of two; memory bounds their number.
+    cores = n_cpus()
+    return min(_MAX_CPU_WORKERS, max(min(2, cores), cores // 4))
 
 
 def precision_of(wanted: str, device: torch.device) -> str:
@@ -181,13 +186,6 @@ def precision_of(wanted: str, device: torch.device) -> str:
 def _chosen(cache: PixelCache, n: int, manifest: Manifest) -> PixelCache:
     """`n` images of a cache, each class by its share; chosen by content."""
     return chosen(cache, probe_items(cache.items, n, len(manifest.classes)))
-
-
-def _n_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:
-        return psutil.cpu_count() or 1
 
 
 def _refuse_many_skipped(manifest: Manifest, splits: dict[str, PixelCache], limit: float) -> None:

@@ -62,7 +62,11 @@ class Stage:
 
 @dataclass(frozen=True)
 class RunProgress:
-    """Where inside an epoch a run is; `waited_share` is the part of it in which training waited for images."""
+    """Where inside an epoch a run is; `waited_share` is the part of it in which training waited for images.
+
+    `device` and what follows tell of the device as a whole, whoever uses it: None where it cannot be measured, as on a
+    CPU. `utilisation`: the share of the last moment in which it was computing.
+    """
 
     epoch: int
     epochs: int
@@ -71,6 +75,10 @@ class RunProgress:
     images_per_s: float
     loss: float
     waited_share: float = 0.0
+    device: str = ""
+    memory_used_mb: float | None = None
+    memory_total_mb: float | None = None
+    utilisation: float | None = None
 
 
 _Hint = TypeVar("_Hint", Stage, RunProgress)
@@ -83,12 +91,16 @@ class Throttled:
         self._path = path
         self._written_s = 0.0
 
+    @property
+    def is_due(self) -> bool:
+        """Whether a value would be written now; for values that it takes time to find out."""
+        return time.monotonic() - self._written_s >= _INTERVAL_S
+
     def write(self, value: Stage | RunProgress, *, is_last: bool = False) -> None:
         """Writes, unless the last one was written a moment ago."""
-        now_s = time.monotonic()
-        if not is_last and now_s - self._written_s < _INTERVAL_S:
+        if not is_last and not self.is_due:
             return
-        self._written_s = now_s
+        self._written_s = time.monotonic()
         write_hint(self._path, json.dumps(asdict(value)))
 
 

@@ -37,6 +37,8 @@ from engine.finetune.inputs import Inputs
 from engine.finetune.learner import learning_rate
 from engine.finetune.reference import load_reference_backbone
 from engine.finetune.run import Bench, execute_run, memory_error
+from engine.jobs.device_load import DeviceMeter
+from engine.jobs.logs import run_log
 from engine.jobs.plan import PLAN_FILE, Plan, read_plan
 from engine.jobs.prepare import Preparation
 from engine.jobs.scheduler import EXIT_PAUSED
@@ -60,13 +62,19 @@ class Stopped(BaseException):
 class _Watcher:
     """Writes where a run is, and looks whether the study is asked to stop."""
 
-    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int) -> None:
-        self._folder, self._epochs = folder, epochs
-        self._file = Throttled(run_path / PROGRESS_FILE)
+    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int, device: torch.device) -> None:
+        self._folder, self._epochs, self._device = folder, epochs, device
+        self._file, self._meter = Throttled(run_path / PROGRESS_FILE), DeviceMeter(device)
 
     def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
-        progress = RunProgress(epoch, self._epochs, step, n_steps, images_per_s, loss, waited_share)
-        self._file.write(progress, is_last=step == n_steps)
+        if step < n_steps and not self._file.is_due:
+            return
+        load = self._meter.read()
+        progress = RunProgress(
+            epoch, self._epochs, step, n_steps, images_per_s, loss, waited_share,
+            str(self._device), load.memory_used_mb, load.memory_total_mb, load.utilisation,
+        )  # fmt: skip
+        self._file.write(progress, is_last=True)
 
     def should_stop(self) -> bool:
         return self._folder.stop_path.exists()
@@ -114,9 +122,15 @@ class Worker:
             time.sleep(0.2)
 
     def _run(self, path: Path, record: RunRecord) -> State:
+        """What the run logs stands in its own log too."""
+        with run_log(path, record.run_id):
+            return self._run_logged(path, record)
+
+    def _run_logged(self, path: Path, record: RunRecord) -> State:
         """Expected failures end the run, not the worker; a full disk or a broken machine ends this process."""
         try:
-            return execute_run(path, *self._bench(record), _Watcher(self._folder, path, record.spec.epochs)).state
+            watcher = _Watcher(self._folder, path, record.spec.epochs, self._device)
+            return execute_run(path, *self._bench(record), watcher).state
         except NoSpaceError as error:
             self._end(path, State.QUEUED, f"paused: {error.problem}")
             raise

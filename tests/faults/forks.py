@@ -111,7 +111,7 @@ def _as_processes_do(folder: StudyFolder, before: Callable[[], None]) -> int:
     os.dup2(log, 2)
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     logging.basicConfig(level=logging.INFO, force=True)
-    prepare._n_cores = lambda: 1  # several studies run at a time
+    prepare.n_cpus = lambda: 1  # several studies run at a time
     make_backbone_tiny()
     before()
     with locked(folder.lock_path):

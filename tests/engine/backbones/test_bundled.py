@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from engine.backbones import bundled
+from engine.backbones import bundled_places
 from engine.backbones.bundled import BUNDLED, build, bundled_weights_path
 from engine.errors import StudyError, WeightsError
 
@@ -61,7 +61,7 @@ def test_shipped_weights_are_small() -> None:
 def test_weights_are_found_in_a_checkout_and_beside_the_installed_app(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
 ) -> None:
-    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "engine" / "backbones" / "bundled.py"))
+    monkeypatch.setattr(bundled_places, "__file__", str(tmp_path / "engine" / "backbones" / "bundled_places.py"))
     path = tmp_path / folder / "weights" / "supervised.safetensors"
     path.parent.mkdir(parents=True)
     shutil.copy(bundled_weights_path_of_checkout("supervised"), path)
@@ -73,7 +73,7 @@ def bundled_weights_path_of_checkout(name: str) -> Path:
 
 
 def test_missing_weights_say_where_they_were_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bundled, "__file__", str(tmp_path / "engine" / "backbones" / "bundled.py"))
+    monkeypatch.setattr(bundled_places, "__file__", str(tmp_path / "engine" / "backbones" / "bundled_places.py"))
     with pytest.raises(WeightsError, match="weights are missing") as caught:
         bundled_weights_path("image-text")
     assert str(tmp_path / "sample_runs" / "weights" / "image-text.safetensors") in caught.value.problem
