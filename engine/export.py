@@ -20,12 +20,15 @@ DIGITS = 4
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: Table, delimiter: str = ",") -> str:
     """The table as CSV: a header, one line a row, nine significant digits, empty where there is no value.
 
     A cell that a spreadsheet would run as a formula starts with an apostrophe.
+
+    Args:
+        delimiter: between cells; a tab makes what spreadsheets paste as cells.
     """
-    return "".join(f"{_line(row)}\n" for row in (table.columns, *table.rows))
+    return "".join(f"{_line(row, delimiter)}\n" for row in (table.columns, *table.rows))
 
 
 def to_markdown(table: Table, digits: int = DIGITS) -> str:
@@ -61,11 +64,12 @@ def to_parquet(table: Table) -> bytes:
 
 FORMATS: Mapping[str, Callable[[Table, int], bytes]] = {
     "csv": lambda table, digits: to_csv(table).encode("utf-8", "surrogateescape"),
+    "tsv": lambda table, digits: to_csv(table, "\t").encode("utf-8", "surrogateescape"),
     "markdown": lambda table, digits: to_markdown(table, digits).encode("utf-8", "surrogateescape"),
     "latex": lambda table, digits: to_latex(table, digits).encode("utf-8", "surrogateescape"),
     "parquet": lambda table, digits: to_parquet(table),
 }
-SUFFIXES = {".csv": "csv", ".md": "markdown", ".tex": "latex", ".parquet": "parquet"}
+SUFFIXES = {".csv": "csv", ".tsv": "tsv", ".md": "markdown", ".tex": "latex", ".parquet": "parquet"}
 
 
 def to_bytes(table: Table, file_format: str, digits: int = DIGITS) -> bytes:
@@ -96,10 +100,10 @@ def write_table(table: Table, path: Path, file_format: str = "csv", digits: int 
     atomic_write(path, to_bytes(table, file_format, digits))
 
 
-def _line(row: Sequence[Cell]) -> str:
+def _line(row: Sequence[Cell], delimiter: str) -> str:
     text = io.StringIO()
     # Python 3.11 quotes a lone carriage return only where it is part of the line end.
-    csv.writer(text, lineterminator="\r\n").writerow([_cell(cell) for cell in row])
+    csv.writer(text, delimiter=delimiter, lineterminator="\r\n").writerow([_cell(cell) for cell in row])
     return text.getvalue().removesuffix("\r\n")
 
 

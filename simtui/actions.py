@@ -5,22 +5,27 @@ An action's name is the method that does it: `action_<name>` of the view's scree
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 RUNS, MAP, TRAJECTORIES, SPACE = "runs", "map", "trajectories", "space"
 DISTRIBUTIONS, CORRELATION, FORGETTING, ATTENTION = "distributions", "correlation", "forgetting", "attention"
+JOBS = "jobs"
 LAYERS, PREDICTION = "layers", "prediction"  # parts of the trajectories view and of the space view
+PINNED = "pinned"  # the second run of the map view
 VIEWS = {
     RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Trajectories", SPACE: "Space", DISTRIBUTIONS: "Distributions",
-    CORRELATION: "Correlation", FORGETTING: "Forgetting", ATTENTION: "Attention",
+    CORRELATION: "Correlation", FORGETTING: "Forgetting", ATTENTION: "Attention", JOBS: "Jobs",
 }  # fmt: skip
 # Where the names of all views do not fit beside each other.
 SHORT_VIEWS = {
     RUNS: "Runs", MAP: "Map", TRAJECTORIES: "Traj", SPACE: "Space", DISTRIBUTIONS: "Dist", CORRELATION: "Corr",
-    FORGETTING: "Forget", ATTENTION: "Attn",
+    FORGETTING: "Forget", ATTENTION: "Attn", JOBS: "Jobs",
 }  # fmt: skip
 ALL = tuple(VIEWS)
 _SCATTERS = (SPACE, CORRELATION)
+_TABLES = (RUNS, FORGETTING, JOBS)
 GROUPED = (SPACE, DISTRIBUTIONS, FORGETTING)  # the views whose groups can be chosen
 _ANALYSES = (TRAJECTORIES, SPACE, DISTRIBUTIONS, CORRELATION)
 
@@ -40,18 +45,34 @@ class Action:
     says: str
     views: tuple[str, ...] = ALL
 
+    @property
+    def id(self) -> str:
+        """What the action is called in a file of keys: `step-epoch-on`, `view-runs`."""
+        name, _, argument = self.name.removeprefix("app.").partition("(")
+        end = {"1)": "-on", "-1)": "-back"}.get(argument, f"-{argument[1:-2]}" if argument else "")
+        return re.sub("_", "-", name + end)
+
 
 ACTIONS = (
-    Action("open_map", ("enter",), "enter", "map", "map of this run", (RUNS, *_SCATTERS)),
+    Action("open_map", ("enter",), "enter", "map", "map of this run", (RUNS, *_SCATTERS, JOBS)),
     Action("open_trajectory", ("enter",), "enter", "curves", "trajectory of this layer", (MAP,)),
+    Action("pin", ("c",), "c", "pin", "pin this run; again: unpin", (MAP,)),
     Action("move('up')", ("up", "k"), "↑ k", "", "up"),
     Action("move('down')", ("down", "j"), "↓ j", "", "down"),
     Action("move('left')", ("left", "h"), "← h", "", "left", (MAP, *_SCATTERS, ATTENTION)),
     Action("move('right')", ("right", "l"), "→ l", "", "right", (MAP, *_SCATTERS, ATTENTION)),
-    Action("move('page_up')", ("pageup",), "page up", "", "a page up", (RUNS, FORGETTING)),
-    Action("move('page_down')", ("pagedown",), "page down", "", "a page down", (RUNS, FORGETTING)),
-    Action("move('first')", ("home", "g"), "home g", "", "to the first", (RUNS, FORGETTING)),
-    Action("move('last')", ("end", "G"), "end G", "", "to the last", (RUNS, FORGETTING)),
+    Action("move('page_up')", ("pageup",), "page up", "", "a page up", _TABLES),
+    Action("move('page_down')", ("pagedown",), "page down", "", "a page down", _TABLES),
+    Action("move('first')", ("home", "g"), "home g", "", "to the first", _TABLES),
+    Action("move('last')", ("end", "G"), "end G", "", "to the last", _TABLES),
+    Action("filter", ("slash",), "/", "filter", "filter the runs", (RUNS,)),
+    Action("clear_filter", ("escape",), "esc", "", "clear the filter", (RUNS,)),
+    Action("order(1)", ("o",), "o", "sort", "sort by the next column", (RUNS, FORGETTING)),
+    Action("order(-1)", ("O",), "O", "", "sort by the one before", (RUNS, FORGETTING)),
+    Action("reverse", ("r",), "r", "", "reverse the order", (RUNS, FORGETTING)),
+    Action("average", ("b",), "b", "means", "means over the seeds", (RUNS,)),
+    Action("mark", ("space",), "space", "mark", "mark this run, go on", (RUNS,)),
+    Action("unmark", ("u",), "u", "", "unmark all runs", (RUNS,)),
     Action("step_epoch(-1)", ("left_square_bracket",), "[", "", "one epoch back", (MAP, TRAJECTORIES)),
     Action("step_epoch(1)", ("right_square_bracket",), "]", "", "one epoch on", (MAP, TRAJECTORIES)),
     Action("step_eta(-1)", ("left_square_bracket",), "[", "", "lower η", (SPACE,)),
@@ -75,9 +96,22 @@ ACTIONS = (
     Action("pooling", ("p",), "p", "pool", "pooling: CLS or Feat", (MAP, *_ANALYSES, ATTENTION)),
     Action("measure", ("m",), "m", "measure", "similarity measure", (MAP, *_ANALYSES)),
     Action("probe", ("o",), "o", "origin", "target or origin images", (MAP, *_ANALYSES)),
+    Action("difference", ("x",), "x", "", "difference to the pinned run", (MAP,)),
+    Action("play", ("space",), "space", "play", "play the epochs; again: stop", (MAP,)),
+    Action("row_and_column", ("d",), "d", "profile", "row and column of this cell", (MAP,)),
+    Action("uncertainty", ("i",), "i", "", "interval and null level of cells", (MAP,)),
+    Action("stop", ("x",), "x", "stop", "stop at the next epoch", (JOBS,)),
+    Action("stop_now", ("X",), "X", "stop now", "stop at once", (JOBS,)),
+    Action("go_on", ("c",), "c", "continue", "start or continue it", (JOBS,)),
     Action("app.export", ("e",), "e", "csv", "export the view as CSV"),
+    Action("app.picture", ("s",), "s", "", "save as SVG and PNG"),
+    Action("app.copy", ("y",), "y", "", "copy the view's table"),
     Action("step_image(-1)", ("left_square_bracket",), "[", "", "previous image", (ATTENTION,)),
     Action("step_image(1)", ("right_square_bracket",), "]", "", "next image", (ATTENTION,)),
+    *(
+        Action(f"move_patch('{where}')", (key, f"shift+{where}"), key, "", f"patch {where}", (ATTENTION,))
+        for key, where in zip("KJHL", ("up", "down", "left", "right"), strict=True)
+    ),
     Action("open_image", ("i",), "i", "file", "attention on any image file", (ATTENTION,)),
     Action("step_run(1)", ("n",), "n", "next run", "next run", (MAP, ATTENTION)),
     Action("step_run(-1)", ("N",), "N", "", "previous run", (MAP, ATTENTION)),
@@ -85,34 +119,58 @@ ACTIONS = (
         Action(f"app.view('{view}')", (str(i),), str(i), "", f"{title} view")
         for i, (view, title) in enumerate(VIEWS.items(), start=1)
     ),
+    Action("app.new_study", ("n",), "n", "new", "set up and start a new study", (RUNS,)),
+    Action("app.theme", ("T",), "T", "", "another theme"),
     Action("app.next_study", ("w",), "w", "", "next of several studies"),
     Action("app.help", ("question_mark",), "?", "help", "this help"),
     Action("app.command_palette", ("ctrl+p",), "ctrl+p", "", "all actions by name"),
+    Action("app.redraw", ("ctrl+l",), "ctrl+l", "", "draw the screen anew"),
     Action("app.quit", ("q",), "q", "quit", "leave"),
 )  # fmt: skip
 
-_VIEWS_KEYS = (f"1-{len(VIEWS)}", "views")
-# Keys that belong together are one entry at the start of the footer.
-FOOTER_GROUPS = {
-    RUNS: (("↑↓", "run"), _VIEWS_KEYS),
-    MAP: (("↑↓←→", "layer"), ("[ ]", "epoch")),
-    TRAJECTORIES: (("↑↓", "layer"), ("[ ]", "epoch")),
-    SPACE: (("↑↓←→", "run"), ("[ ]", "η"), ("{ }", "ε")),
-    DISTRIBUTIONS: (("↑↓", "group"), _VIEWS_KEYS),
-    CORRELATION: (("↑↓←→", "point"),),
-    ATTENTION: (("↑↓", "layer"), ("←→", "head"), ("[ ]", "image")),
-    FORGETTING: (("↑↓", "row"), _VIEWS_KEYS),
-}
+# The actions whose keys are the app's own: they work over whatever lies over a view, too.
+OF_APP = ("app.command_palette", "app.redraw")
+
+# Keys that belong together are one entry at the start of the footer: the ids of their actions, and their word.
+_VERTICAL, _HORIZONTAL = ("move-up", "move-down"), ("move-left", "move-right")
+_VIEW_KEYS = (tuple(f"view-{view}" for view in VIEWS), "views")
+_EPOCH = (("step-epoch-back", "step-epoch-on"), "epoch")
+FOOTER_GROUPS: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    RUNS: ((_VERTICAL, "run"), _VIEW_KEYS),
+    MAP: ((_VERTICAL + _HORIZONTAL, "layer"), _EPOCH),
+    TRAJECTORIES: ((_VERTICAL, "layer"), _EPOCH),
+    SPACE: (
+        (_VERTICAL + _HORIZONTAL, "run"),
+        (("step-eta-back", "step-eta-on"), "η"), (("step-epsilon-back", "step-epsilon-on"), "ε"),
+    ),
+    DISTRIBUTIONS: ((_VERTICAL, "group"), _VIEW_KEYS),
+    CORRELATION: ((_VERTICAL + _HORIZONTAL, "point"),),
+    ATTENTION: ((_VERTICAL, "layer"), (_HORIZONTAL, "head"), (("step-image-back", "step-image-on"), "image")),
+    FORGETTING: ((_VERTICAL, "row"), _VIEW_KEYS),
+    JOBS: ((_VERTICAL, "run"), _VIEW_KEYS),
+}  # fmt: skip
 
 
-def actions_of(view: str) -> tuple[Action, ...]:
-    """The actions of a view, in the order of the table."""
-    return tuple(action for action in ACTIONS if view in action.views)
+def actions_of(view: str, actions: Sequence[Action] = ACTIONS) -> tuple[Action, ...]:
+    """The actions of a view, in the order of the table; of the table with a user's keys where that is given."""
+    return tuple(action for action in actions if view in action.views)
 
 
-def footer_of(view: str) -> tuple[tuple[str, str], ...]:
+def footer_of(view: str, actions: Sequence[Action] = ACTIONS) -> tuple[tuple[str, str], ...]:
     """(keys, word) of each entry of a view's footer."""
-    return FOOTER_GROUPS[view] + tuple((action.shown, action.footer) for action in actions_of(view) if action.footer)
+    there = actions_of(view, actions)
+    shown = {action.id: action.shown.split(" ")[0] for action in there}
+    groups = tuple(
+        (_together([shown[each] for each in ids if each in shown]), word) for ids, word in FOOTER_GROUPS[view]
+    )
+    return groups + tuple((action.shown, action.footer) for action in there if action.footer)
+
+
+def _together(keys: Sequence[str]) -> str:
+    """`↑↓`, `[ ]`, `1-8`: arrows need no space, a long row only its ends."""
+    if len(keys) > 4:
+        return f"{keys[0]}-{keys[-1]}"
+    return ("" if all(key in "↑↓←→" for key in keys) else " ").join(keys)
 
 
 def key_table_markdown() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,34 +15,36 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.message import Message
 from textual.screen import Screen
-from textual.theme import Theme
+from textual.timer import Timer
 
 from engine.analysis.options import TableOptions
-from engine.analysis.table import Table
 from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
-from engine.runs.study_folder import StudyFolder
-from engine.sources import write_sources
 from simtui.actions import (
     ATTENTION,
     CORRELATION,
     DISTRIBUTIONS,
     FORGETTING,
     GROUPED,
+    JOBS,
     MAP,
+    PINNED,
     RUNS,
     SPACE,
     TRAJECTORIES,
     actions_of,
 )
 from simtui.analyses import ANALYSES, Found
-from simtui.exporting import export_csv, name_of
+from simtui.exporting import copied_text, name_of, save_copied, save_table
+from simtui.keymap import Keymap, rekeyed
 from simtui.lookalikes import use_lookalikes
 from simtui.palette import is_colorless
+from simtui.picture import save_picture
 from simtui.reader import (
     Answer,
     AttentionQuestion,
     Broken,
+    JobsQuestion,
     News,
     Question,
     Reader,
@@ -50,34 +52,28 @@ from simtui.reader import (
     Snapshot,
     StudyQuestion,
 )
+from simtui.recent import remember
+from simtui.remembered import Memory, Place
 from simtui.safe_text import safe
 from simtui.screens.attention import AttentionScreen
+from simtui.screens.commands import Commands
 from simtui.screens.correlation import CorrelationScreen
 from simtui.screens.curves import TrajectoriesScreen
 from simtui.screens.distributions import DistributionsScreen
 from simtui.screens.forgetting import ForgettingScreen
 from simtui.screens.help import HelpScreen
+from simtui.screens.jobs import JobsScreen
 from simtui.screens.layer_map import MapScreen
+from simtui.screens.over import OverScreen, lay_over
 from simtui.screens.runs import RunsScreen
 from simtui.screens.space import SpaceScreen
 from simtui.screens.view import ViewScreen
 from simtui.selection import Selection
 from simtui.terminal_output import crop_dirty_regions
+from simtui.themes import DARK, THEMES, next_theme
 
-_DARK = Theme(
-    name="simtui",
-    primary="#56b4e9",
-    accent="#56b4e9",
-    success="#5fbf8f",
-    warning="#e6a23c",
-    error="#ef6b6b",
-    foreground="#d7dce5",
-    # Nearly grey: a bluish dark has no neighbour among 256 colours but black.
-    background="#121417",
-    surface="#1f2227",
-    panel="#2a2e35",
-    dark=True,
-)
+_REMEMBER_AFTER_S = 1.0
+_NEW_STUDY = "new study"  # the name of its screen
 _SCREENS: dict[str, type[ViewScreen]] = {
     RUNS: RunsScreen,
     MAP: MapScreen,
@@ -87,6 +83,7 @@ _SCREENS: dict[str, type[ViewScreen]] = {
     CORRELATION: CorrelationScreen,
     FORGETTING: ForgettingScreen,
     ATTENTION: AttentionScreen,
+    JOBS: JobsScreen,
 }
 
 
@@ -94,7 +91,9 @@ def _slot_of(question: Question) -> str:
     """Which view asks a question."""
     if isinstance(question, StudyQuestion):
         return question.view
-    return MAP if isinstance(question, RunQuestion) else ATTENTION
+    if isinstance(question, JobsQuestion):
+        return JOBS
+    return question.slot if isinstance(question, RunQuestion) else ATTENTION
 
 
 class ReaderNews(Message):
@@ -110,28 +109,47 @@ class SimtuiApp(App[None]):
 
     Args:
         studies: study folders; the first is shown, a key turns to the next.
+        memory: where theme, view and selection are found at the start and kept; None: nowhere.
+        keymap: the user's own keys.
+        images: begins with a new study of these images, "" for none yet; None: begins with a view.
     """
 
     CSS_PATH = Path(__file__).with_name("app.tcss")
     TITLE = "simtui"
     ENABLE_COMMAND_PALETTE = True
-    COMMAND_PALETTE_BINDING = "ctrl+p"
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("ctrl+q", "quit", show=False, priority=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("ctrl+q", "quit", show=False, priority=True),
+        Binding("ctrl+p", "command_palette", show=False, priority=True, id="command-palette"),
+        Binding("ctrl+l", "redraw", show=False, priority=True, id="redraw"),
+    ]
 
-    def __init__(self, studies: Sequence[Path], poll_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        studies: Sequence[Path],
+        poll_s: float = 1.0,
+        memory: Memory | None = None,
+        keymap: Keymap | None = None,
+        images: str | None = None,
+    ) -> None:
         super().__init__()
         crop_dirty_regions()
         use_lookalikes()
-        self.register_theme(_DARK)
-        self.theme = "simtui"
-        self.selection = Selection()
+        for theme in THEMES.values():
+            self.register_theme(theme)
+        self.theme = memory.theme if memory else DARK.name
+        self.actions = rekeyed(keymap or {})
+        self.set_keymap({name: ",".join(keys) for name, keys in (keymap or {}).items()})
+        self._memory, self._images = memory, images
+        self._remember_timer: Timer | None = None
         self.snapshot: Snapshot | None = None
-        self.is_colorless = is_colorless(os.environ, sys.__stderr__.encoding if sys.__stderr__ else "utf-8")
+        encoding = sys.__stderr__.encoding if sys.__stderr__ else "utf-8"
+        self.is_colorless = is_colorless(os.environ, encoding, self.console.color_system)
         self._studies, self._study_index = tuple(studies), 0
         self._answers: dict[str, Answer] = {}
         self._reader = Reader(self._studies, lambda news: self.post_message(ReaderNews(news)), poll_s)
         self._known_keys: tuple[SimilarityKey, ...] = ()
-        self._view = RUNS
+        self._view, self.selection = RUNS, Selection()
+        self._return()
 
     @property
     def is_256(self) -> bool:
@@ -150,12 +168,15 @@ class SimtuiApp(App[None]):
         """Opens the first view; what it shows comes from the reader."""
         for view, screen in _SCREENS.items():
             self.install_screen(screen(), view)
-        self.push_screen(RUNS)
+        self.push_screen(self._view)
         self._reader.start()
+        if self._images is not None:
+            self.action_new_study()
 
     def on_unmount(self) -> None:
-        """Ends the reader."""
+        """Ends the reader, and keeps where the user was."""
         self._reader.stop()
+        self._remember()
 
     def select(self, **changes: Any) -> None:
         """Looks at something else; the view in front follows."""
@@ -166,10 +187,12 @@ class SimtuiApp(App[None]):
         """Asks the reader for what the view in front needs, and brings it up to date with what is there."""
         view = self.get_screen(self._view)
         wanted = view.slot if isinstance(view, ViewScreen) else ""
-        for slot in (MAP, ATTENTION, *ANALYSES):
-            self._reader.watch(slot, self._question(slot) if slot == wanted else None)
+        for slot in (MAP, PINNED, ATTENTION, JOBS, *ANALYSES):
+            is_wanted = slot == wanted or (slot, wanted) == (PINNED, MAP)
+            self._reader.watch(slot, self._question(slot) if is_wanted else None)
         if isinstance(self.screen, ViewScreen):
             self.screen.show()
+        self._remember_soon()
 
     def shown_run_id(self) -> str | None:
         """The selected run, or the first."""
@@ -199,8 +222,10 @@ class SimtuiApp(App[None]):
         return answer.value if answer and isinstance(answer.value, Found) else None
 
     def action_view(self, view: str) -> None:
-        """Brings a view to the front."""
+        """Brings a view to the front, and takes away what lies over the one before."""
         self._view = view
+        for _ in self.screen_stack[2:]:  # the first is Textual's own, the second a view
+            self.pop_screen()
         self.switch_screen(view)
         self.show()
 
@@ -211,25 +236,89 @@ class SimtuiApp(App[None]):
         if table is None or self.snapshot is None or not isinstance(screen, ViewScreen):
             self.notify("there is nothing to export here", severity="warning", markup=False)
             return
-        self._export(table, screen.table_options(), self.snapshot)
+        self.in_background(partial(save_table, table, screen.table_options(), self.snapshot))
+        if note := screen.export_note():
+            self.notify(note, markup=False)
+
+    def action_copy(self) -> None:
+        """Copies the view's table to the clipboard of the terminal, and into a file: not every terminal has one."""
+        table = self.screen.table() if isinstance(self.screen, ViewScreen) else None
+        if table is None:
+            self.notify("there is nothing to copy here", severity="warning", markup=False)
+            return
+        text = copied_text(table)
+        if text is not None:
+            self.copy_to_clipboard(text)
+        self.in_background(partial(save_copied, table, is_copied=text is not None))
+
+    def action_picture(self) -> None:
+        """Saves the screen as SVG and PNG."""
+        screen = self.screen
+        name = f"{self.snapshot.name if self.snapshot else self.TITLE}-{self._view}"
+        if self.snapshot and isinstance(screen, ViewScreen) and (table := screen.table()):
+            name = name_of(self.snapshot.name, table, screen.table_options())
+        title = "".join(self.study_title)
+        self.in_background(partial(save_picture, self.export_screenshot(title=title), name))
+
+    def action_theme(self) -> None:
+        """The next theme."""
+        self.theme = next_theme(self.theme)
+        self.notify(f"theme: {self.theme}", timeout=2, markup=False)
+        self._remember_soon()
 
     def action_help(self) -> None:
         """Says what the view shows and which keys it has."""
-        self.push_screen(HelpScreen(self._view))
+        lay_over(self.get_screen(self._view), HelpScreen(self._view, self.actions))
+
+    def action_command_palette(self) -> None:
+        """Offers all actions by name."""
+        if not isinstance(self.screen, OverScreen):
+            lay_over(self.screen, Commands())
+
+    def action_redraw(self) -> None:
+        """Draws the whole terminal anew: another program may have written on it."""
+        self.refresh()
 
     def action_next_study(self) -> None:
         """Turns to the next of several studies."""
         if len(self._studies) == 1:
             self.notify("only one study is open; start `simtui STUDY STUDY …` for more", markup=False)
             return
-        self._study_index = (self._study_index + 1) % len(self._studies)
-        self.selection, self.snapshot, self._answers, self._known_keys = Selection(), None, {}, ()
-        self._reader.open(self._study_index)
-        self.show()
+        view = self._view
+        self._turn_to((self._study_index + 1) % len(self._studies))
+        self.action_view(view)
+
+    def action_new_study(self) -> None:
+        """Opens the screen of a new study, as it was left."""
+        if not self.is_screen_installed(_NEW_STUDY):
+            from simtui.screens.new_study import NewStudyScreen  # loads what reads images
+
+            self.install_screen(NewStudyScreen(self._images or ""), _NEW_STUDY)
+        if self.screen is self.get_screen(self._view):
+            self.push_screen(_NEW_STUDY)
+
+    def open_study(self, path: Path) -> None:
+        """Turns to a study that has just been started, and to its progress."""
+        if path not in self._studies:
+            self._studies = (*self._studies, path)
+            self._reader.add(path)
+        self._turn_to(self._studies.index(path))
+        remember(path)
+        self.action_view(JOBS)
+
+    def _turn_to(self, index: int) -> None:
+        self._study_index = index
+        self.snapshot, self._answers, self._known_keys = None, {}, ()
+        self._reader.open(index)
+        self._return()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The command palette lists the actions of the view in front."""
-        for action in actions_of(self._view):
+        if not isinstance(screen, ViewScreen):
+            return
+        if self._view != RUNS:
+            yield SystemCommand("New study", "set up and start a new study", self.action_new_study)
+        for action in actions_of(self._view, self.actions):
             if action.name != "app.command_palette":
                 run = partial(self.call_later, screen.run_action, action.name)
                 yield SystemCommand(action.says[0].upper() + action.says[1:], f"key: {action.shown}", run)
@@ -242,6 +331,8 @@ class SimtuiApp(App[None]):
         if isinstance(news, Snapshot):
             if news.path != self._studies[self._study_index]:
                 return
+            if self.snapshot is None and not news.has_run(self.selection.run_id):
+                self.selection = replace(self.selection, run_id=None)  # remembered, and removed since
             self.snapshot = news
         else:
             slot = _slot_of(news.question)
@@ -255,24 +346,44 @@ class SimtuiApp(App[None]):
     def _question(self, slot: str) -> Question | None:
         if slot in ANALYSES:
             return StudyQuestion(slot, self.options(slot))
-        run_id = self.shown_run_id()
+        if slot == JOBS:
+            return JobsQuestion(self.selection.job)
+        run_id = self.selection.pinned if slot == PINNED else self.shown_run_id()
         if run_id is None:
             return None
-        return AttentionQuestion(run_id) if slot == ATTENTION else RunQuestion(run_id)
+        return AttentionQuestion(run_id) if slot == ATTENTION else RunQuestion(run_id, slot)
+
+    def _return(self) -> None:
+        """Goes where the user was in this study, if that is known."""
+        place = self._memory.place(self._studies[self._study_index]) if self._memory else Place()
+        self._view, self.selection = place.view, place.selection
+
+    def _remember_soon(self) -> None:
+        """A moment after the last change: a lost connection ends the app without a word."""
+        if self._memory and self._remember_timer is None:
+            self._remember_timer = self.set_timer(_REMEMBER_AFTER_S, self._remember_aside)
 
     @work(thread=True)
-    def _export(self, table: Table, options: TableOptions, snapshot: Snapshot) -> None:
-        """On a thread of its own: waiting for the disk must not stop the keys."""
+    def _remember_aside(self) -> None:
+        """On a thread: the disk may take longer than a frame."""
+        self._remember_timer = None
+        self._remember()
+
+    def _remember(self) -> None:
+        if self._memory:
+            self._memory.keep(self.theme, self._studies[self._study_index], Place(self._view, self.selection))
+
+    @work(thread=True)
+    def in_background(self, job: Callable[[], str]) -> None:
+        """Does what may wait for a disk on a thread of its own, so that the keys go on, and says how it went.
+
+        Args:
+            job: returns what to say; an expected failure is shown as such.
+        """
         try:
-            path = export_csv(table, name_of(snapshot.name, table, options), (Path.cwd(), Path.home()))
-            write_sources(path, StudyFolder(snapshot.path), table, options)
+            said = job()
         except SimtuiError as error:
-            self.call_from_thread(
-                self.notify,
-                "\n".join(safe(line) for line in str(error).splitlines()),
-                severity="error",
-                timeout=10,
-                markup=False,
-            )
+            said = "\n".join(safe(line) for line in str(error).splitlines())
+            self.call_from_thread(self.notify, said, severity="error", timeout=10, markup=False)
         else:
-            self.call_from_thread(self.notify, f"wrote {safe(path)}", markup=False)
+            self.call_from_thread(self.notify, safe(said), markup=False)

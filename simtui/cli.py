@@ -72,6 +72,26 @@ def open_command(studies: tuple[Path, ...]) -> None:
     _open(list(studies))
 
 
+@commands.command(**examples("simtui serve", "simtui serve studies/isic2018 --port 9000"))
+@click.argument("studies", nargs=-1, type=_FOLDER)
+@click.option("--port", type=click.IntRange(1024, 65535), default=8765, show_default=True, help="Of 127.0.0.1.")
+def serve(studies: tuple[Path, ...], port: int) -> None:
+    """Show the app in a browser, of this machine or through ssh -L; without STUDIES, what `simtui` would open.
+
+    Answers on 127.0.0.1 only, and only under the address that it prints: the secret in it, new at every start, keeps
+    out other users of this machine and pages of other sites. Ctrl+c ends it and every app that it has started. What the
+    app writes lies on this machine, in the folder where this was started. Needs simtui[serve].
+    """
+    from simtui.recent import last_or_sample
+    from simtui.serving import serve as serve_studies
+
+    folders = studies or (last_or_sample(),)
+    for path in folders:
+        _study_folder(path)
+    serve_studies(folders, port, click.echo)
+    raise click.Abort
+
+
 @commands.command(
     **examples(
         "simtui run study.toml", "simtui run study.toml --out results/isic2018 --wait", "simtui run results/isic2018"
@@ -108,6 +128,19 @@ def run(study: Path, out: Path | None, wait: bool) -> None:
     click.echo(f"  simtui stop {safe(folder.path)}      stop at the next epoch; simtui run continues")
 
 
+@commands.command(**examples("simtui new", "simtui new data/ISIC2018"))
+@click.argument("folder", required=False, type=_FOLDER)
+def new(folder: Path | None) -> None:
+    """Set up a study in the app: images, backbones, methods; see what it takes, write its file, start it.
+
+    FOLDER is that of the labelled images, as for `simtui data`.
+    """
+    from simtui.completion import shown
+    from simtui.recent import last_or_sample
+
+    _open([last_or_sample()], images=shown(str(folder)) if folder else "")
+
+
 @commands.command(**examples("simtui status studies/isic2018"))
 @click.argument("folder", type=_FOLDER)
 def status(folder: Path) -> None:
@@ -134,6 +167,7 @@ def stop(folder: Path, now: bool) -> None:
         "simtui export studies/isic2018 forgetting -o forgetting.csv",
         "simtui export studies/isic2018 forgetting --by paradigm --format markdown",
         "simtui export studies/isic2018 heatmap --run full_seed03 --epoch 5 --pooling feat",
+        "simtui export studies/isic2018 heatmap --run full_seed03 --measure debiased_cka --interval",
         "simtui export studies/isic2018 trajectory --layer blocks.11 --measure debiased_cka --probe origin",
         "simtui export studies/isic2018 space --eta 0.85 --epsilon 0.01 -o space.parquet",
         "simtui export studies/isic2018 correlation --metric test_ece --width 0.02 -o table.tex",
@@ -147,8 +181,8 @@ def stop(folder: Path, now: bool) -> None:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["csv", "markdown", "latex", "parquet"]),
-    help="[default: by the file's name, .csv .md .tex .parquet; else csv]",
+    type=click.Choice(["csv", "tsv", "markdown", "latex", "parquet"]),
+    help="[default: by the file's name, .csv .tsv .md .tex .parquet; else csv]",
 )
 @click.option(
     "--digits", type=click.IntRange(1, 17), default=4, show_default=True, help="markdown, latex: significant."
@@ -338,6 +372,23 @@ def data(
     sys.exit(code)
 
 
+@commands.command(**examples("simtui keys", "simtui keys > keys.txt"))
+def keys() -> None:
+    """List what the app does at which key, by the name that each action has in a file of your own keys.
+
+    That file gives actions other keys, one or several each; its path is printed at the end.
+    """
+    from simtui.actions import ALL, VIEWS
+    from simtui.keymap import EXAMPLE, keys_path, read_keys, rekeyed
+
+    path = keys_path()
+    for action in rekeyed(read_keys(path)):
+        where = "everywhere" if action.views == ALL else ", ".join(VIEWS[view] for view in action.views)
+        click.echo(f"{action.id:<20}  {action.shown:<9}  {action.says}  ({where})")
+    state = "holds yours" if path.exists() else "is not there yet; it could hold"
+    click.echo(f"\n{safe(path)} {state}" + ("" if path.exists() else f":\n\n{EXAMPLE}"))
+
+
 @commands.command(**examples("simtui doctor"))
 def doctor() -> None:
     """Check terminal, libraries, devices, cached weights and disk; says how to mend what is wrong."""
@@ -362,18 +413,25 @@ def _study_folder(path: Path) -> StudyFolder:
     return folder
 
 
-def _open(studies: list[Path]) -> None:
+def _open(studies: list[Path], images: str | None = None) -> None:
+    from simtui.served import end_with_server, is_served
+
     for path in studies:
         _study_folder(path)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if is_served():
+        end_with_server()
+    elif not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise StudyError(
             "standard output", 'needs a terminal; use "simtui export"', "run it in a terminal, or export a table"
         )
     from simtui.app import SimtuiApp
+    from simtui.keymap import keys_path, read_keys
     from simtui.recent import remember
+    from simtui.remembered import Memory
 
+    keymap = read_keys(keys_path())
     remember(studies[0])
-    SimtuiApp(studies).run()
+    SimtuiApp(studies, memory=Memory(), keymap=keymap, images=images).run()
 
 
 def main() -> None:

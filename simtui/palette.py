@@ -19,8 +19,19 @@ _VIRIDIS_256 = (
 )  # fmt: skip
 # Less in blue, more in orange, nearly black where nothing has changed; each a colour that 256 colours have.
 _DIVERGING_256 = ("5fafff", "0087d7", "005f87", "1c1c1c", "875f00", "d78700", "ffaf00")
-_LESS, _MORE, _NO_CHANGE = "#56b4e9", "#e69f00", "#18191c"
+# A little beside the colours of curves, which `on_light` changes.
+_LESS, _MORE, _NO_CHANGE = "#57b4e9", "#e69f01", "#18191c"
 CURVE_COLORS = ("#56b4e9", "#e69f00", "#2bbf91", "#d98cb8", "#f0e442", "#e8743b", "#8c9eff", "#b8b8b8", "#a6d854")
+# The same hues on a light ground, each dark enough to be read there.
+_ON_LIGHT = dict(
+    zip(
+        CURVE_COLORS,
+        ("#0072b2", "#a85c00", "#00765a", "#a3407a", "#857700", "#bf4408", "#4450c0", "#6b6b6b", "#4f7d12"),
+        strict=True,
+    )
+)
+MARK_COLOR, FAINT_COLOR = "#fefefe", "#9a9fa8"  # of means and lines among points
+_ON_LIGHT |= {MARK_COLOR: "#000000", FAINT_COLOR: "#6b6b6b"}
 UNDEFINED_COLOR = "#2b303b"
 _DARK_TEXT, _LIGHT_TEXT = "#10131a", "#f2f4f8"
 
@@ -71,8 +82,13 @@ def mixed(color: str, ground: str, share: float) -> str:
 
 
 def curve_color(index: int) -> str:
-    """The colour of the nth curve."""
+    """The colour of the nth curve, as it is on a dark ground."""
     return CURVE_COLORS[index % len(CURVE_COLORS)]
+
+
+def on_light(color: str) -> str:
+    """What stands for the colour of a curve or a mark on a light ground; other colours, as those of a scale, stay."""
+    return _ON_LIGHT.get(color, color)
 
 
 def curve_letter(index: int) -> str:
@@ -87,11 +103,13 @@ def digit(value: float) -> str:
     return "-" if value < 0 else str(min(int(value * 10 + 1e-9), 9))
 
 
-def is_colorless(environ: Mapping[str, str], encoding: str = "utf-8") -> bool:
+def is_colorless(environ: Mapping[str, str], encoding: str = "utf-8", color_system: str | None = None) -> bool:
     """Whether the user or the terminal rules colour out, so that digits and letters must say everything.
 
     Args:
         encoding: of what is sent to the terminal; without Unicode there are no blocks to be coloured.
+        color_system: as rich names it; a terminal of 16 colours has none of the scale's.
     """
     is_plain = environ.get("TERM") in ("dumb", "unknown", "vt100", "vt220")
-    return bool(environ.get("NO_COLOR")) or is_plain or not encoding.lower().startswith("utf")
+    is_poor = is_plain or color_system in ("standard", "windows")
+    return bool(environ.get("NO_COLOR")) or is_poor or not encoding.lower().startswith("utf")

@@ -18,12 +18,14 @@ from engine.analysis.attention import study_attention
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import StudyDataCache, in_study_order
 from engine.errors import MachineError, SimtuiError
+from engine.jobs.details import JobDetails, JobReader
 from engine.jobs.progress import StudyProgress, study_progress
 from engine.runs.attention_maps import AttentionMaps
 from engine.runs.catalog import DamagedRun, Stamp, file_stamp
 from engine.runs.record import RUN_FILE, RunRecord
 from engine.runs.results import RESULTS_FILE, Results
 from engine.runs.study_folder import Listing, StudyFolder
+from simtui.actions import MAP
 from simtui.analyses import Found, found_of
 
 POLL_S = 1.0
@@ -43,6 +45,10 @@ class Snapshot:
     progress: StudyProgress | None = None
     error: SimtuiError | None = None
 
+    def has_run(self, run_id: str | None) -> bool:
+        """Whether a run is there, damaged or not."""
+        return self.record(run_id) is not None or any(broken.run_id == run_id for broken in self.damaged)
+
     def record(self, run_id: str | None) -> RunRecord | None:
         """The record of a run, if it is there and readable."""
         return next((record for record in self.records if record.run_id == run_id), None)
@@ -50,9 +56,13 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class RunQuestion:
-    """All results of one run; answered with `Results`, or None while there are none."""
+    """All results of one run; answered with `Results`, or None while there are none.
+
+    `slot` is where they are shown: two runs may be in sight, and one run in two places.
+    """
 
     run_id: str
+    slot: str = MAP
 
 
 @dataclass(frozen=True)
@@ -70,7 +80,14 @@ class AttentionQuestion:
     run_id: str
 
 
-Question = RunQuestion | StudyQuestion | AttentionQuestion
+@dataclass(frozen=True)
+class JobsQuestion:
+    """What there is to see of the runs that go on; answered with `JobDetails`. An empty `run_id` is the study."""
+
+    run_id: str
+
+
+Question = RunQuestion | StudyQuestion | AttentionQuestion | JobsQuestion
 Maps = tuple[AttentionMaps, AttentionMaps]
 
 
@@ -79,7 +96,7 @@ class Answer:
     """What is on disk for a question, or the error that stands in its place."""
 
     question: Question
-    value: Results | Found | Maps | SimtuiError | None
+    value: Results | Found | Maps | JobDetails | SimtuiError | None
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,11 @@ class Reader:
         self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
+
+    def add(self, path: Path) -> None:
+        """One more study, after the others."""
+        with self._lock:
+            self._paths = (*self._paths, path)
 
     def open(self, index: int) -> None:
         """Turns to another of the studies."""
@@ -170,6 +192,7 @@ class _StudyReader:
         self._answered: dict[Question, object] = {}
         self._cache = _ResultsCache(CACHE_BYTES)
         self._data: StudyDataCache | None = None
+        self._jobs: JobReader | None = None
 
     def poll(self) -> Snapshot | None:
         """The study as it stands, or None where nothing has changed since the last call."""
@@ -194,13 +217,15 @@ class _StudyReader:
             stamp = self._stamp_of(question)
             if self._folder is not None and self._answered.get(question) != stamp:
                 self._answered[question] = stamp
-                found.append(Answer(question, self._value(self._folder, question)))
+                value = stamp if isinstance(stamp, JobDetails) else self._value(self._folder, question)
+                found.append(Answer(question, value))
         return found
 
     def _snapshot(self) -> Snapshot:
         if self._folder is None:
             self._folder = StudyFolder(self._path)
             self._data = StudyDataCache(self._folder)
+            self._jobs = JobReader(self._folder)
         folder, study = self._folder, self._folder.study
         listing = folder.listing()
         is_running = folder.running_by() is not None
@@ -221,6 +246,8 @@ class _StudyReader:
     def _stamp_of(self, question: Question) -> object:
         if self._folder is None:
             return None
+        if isinstance(question, JobsQuestion):  # of many small files, and cheap: the answer is its own stamp
+            return self._jobs.read(question.run_id, self._progress) if self._jobs and self._progress else None
         if isinstance(question, RunQuestion | AttentionQuestion):
             name = RESULTS_FILE if isinstance(question, RunQuestion) else RUN_FILE
             return file_stamp(self._folder.run_path(question.run_id) / name), "asked"

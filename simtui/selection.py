@@ -8,10 +8,13 @@ from typing import Literal
 
 from engine.analysis.options import MEAN_OF_LAYERS, By, Over, TableOptions
 from engine.runs.results import SimilarityKey
+from simtui.views.sorting import STUDY_ORDER, Order
 
 Overlay = Literal["methods", "backbones", "all"]
 Band = Literal["sd", "95 %", "runs"]
 BANDS: tuple[Band, ...] = ("sd", "95 %", "runs")
+RunsBy = Literal["", "backbone and method", "backbone", "method"]
+RUNS_BY: tuple[RunsBy, ...] = ("", "backbone and method", "backbone", "method")
 OVERLAYS: tuple[Overlay, ...] = ("methods", "backbones", "all")
 
 
@@ -19,8 +22,13 @@ OVERLAYS: tuple[Overlay, ...] = ("methods", "backbones", "all")
 class Selection:
     """Names, not positions, wherever a refresh may move what they name.
 
+    `job` is the run whose log is read; an empty one is the study.
+
     `epoch` is None for the last one there is, so that a running study is followed; `row` and `column` are the cell of
-    the map (layer of the pre-trained model, layer of the run's model). An empty `measure` is the first that there is.
+    the map (layer of the pre-trained model, layer of the run's model). `pinned` is the run that the map of another is
+    held against; `is_difference` and `is_row_and_column` say what stands beside a map. An empty `measure` is the first
+    that there is. `run_filter` is the last that could be read (see `views.run_filter`); `runs_by` is empty where runs
+    stand one by one; `marked` are names of runs.
     """
 
     run_id: str | None = None
@@ -30,6 +38,9 @@ class Selection:
     measure: str = ""
     row: int = 0
     column: int = 0
+    pinned: str | None = None
+    is_difference: bool = False
+    is_row_and_column: bool = False
     layer: str = MEAN_OF_LAYERS
     overlay: Overlay = "methods"
     band: Band = "sd"
@@ -43,6 +54,13 @@ class Selection:
     over: Over = "runs"
     image: str | None = None
     head: int | None = None
+    patch: tuple[int, int] | None = None
+    job: str = ""
+    run_filter: str = ""
+    runs_order: Order = STUDY_ORDER
+    runs_by: RunsBy = ""
+    marked: frozenset[str] = frozenset()
+    forgetting_order: Order = STUDY_ORDER
 
     def options(self, key: SimilarityKey) -> TableOptions:
         """What an analysis of all runs is asked for."""

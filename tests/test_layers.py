@@ -25,6 +25,7 @@ def _loaded(code: str) -> set[str]:
         "import engine.analysis.tables, engine.export",
         "import engine.jobs.launch, engine.jobs.scheduler, engine.jobs.progress",
         "import engine.jobs.attention, engine.analysis.attention, engine.analysis.attention_table",
+        "import engine.jobs.uncertainty, simtui.screens.map_uncertainty",
         "import engine.backbones.names",
         "from engine.data.synthetic import dermoscopy, scenes",
     ],

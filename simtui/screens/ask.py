@@ -5,14 +5,14 @@ from __future__ import annotations
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import Vertical
-from textual.screen import ModalScreen
 from textual.widgets import Input
 
+from simtui.screens.over import OverScreen
 from simtui.views.parts import DIM, STRONG, Span
 from simtui.widgets.lines import Lines
 
 
-class AskScreen(ModalScreen[str]):
+class AskScreen(OverScreen[str]):
     """Gives what was typed, or nothing where it was left with escape."""
 
     BINDINGS = [Binding("escape", "leave", "leave", show=False)]  # noqa: RUF012
@@ -25,7 +25,7 @@ class AskScreen(ModalScreen[str]):
         """The question, the line, what the keys do."""
         with Vertical(id="ask"):
             yield Lines(id="question")
-            yield Input(placeholder=self._hint)
+            yield Input(placeholder=self._hint, select_on_focus=False)
             yield Lines(id="hint")
 
     def on_mount(self) -> None:

@@ -17,10 +17,12 @@ from simtui.actions import ATTENTION
 from simtui.reader import Maps
 from simtui.safe_text import safe
 from simtui.screens.ask import AskScreen
+from simtui.screens.over import lay_over
 from simtui.screens.view import ViewScreen, bindings_of
 from simtui.selection import after
 from simtui.views import attention
 from simtui.views.attention import AttentionScreenData
+from simtui.views.run_order import run_ids_in_order
 from simtui.widgets.lines import Lines
 from simtui.widgets.pictures import Pictures, height_of, side_for
 
@@ -93,6 +95,16 @@ class AttentionScreen(ViewScreen):
             heads = [None, *range(data.before.n_heads)]
             self.simtui.select(head=heads[(heads.index(data.head) + step) % len(heads)])
 
+    def action_move_patch(self, where: str) -> None:
+        """Moves the cursor over the patches; the first time, to the one that the run looks at most."""
+        if self._shown:
+            self.simtui.select(patch=attention.next_patch(self._shown, where))
+
+    def on_pictures_pointed(self, message: Pictures.Pointed) -> None:
+        """Reads out the patch that was clicked."""
+        if self._shown:
+            self.simtui.select(patch=attention.patch_at(self._shown, message.row, message.column))
+
     def action_step_image(self, step: int) -> None:
         """The next image of the set."""
         if self._of_file:
@@ -104,7 +116,7 @@ class AttentionScreen(ViewScreen):
 
     def action_open_image(self) -> None:
         """Asks for an image file, and shows the attention on it."""
-        self.simtui.push_screen(AskScreen("Attention on which image file?", "/data/photo.png"), self._open_file)
+        lay_over(self, AskScreen("Attention on which image file?", "/data/photo.png"), self._open_file)
 
     def _open_file(self, name: str | None) -> None:
         snapshot, run_id = self.simtui.snapshot, self.simtui.shown_run_id()
@@ -132,8 +144,9 @@ class AttentionScreen(ViewScreen):
         """The next run."""
         snapshot = self.simtui.snapshot
         if snapshot and snapshot.records:
-            run_ids = [record.run_id for record in snapshot.records]
-            self.simtui.select(run_id=after(run_ids, self.simtui.shown_run_id() or run_ids[0], step))
+            run_id = self.simtui.shown_run_id() or snapshot.records[0].run_id
+            run_ids = run_ids_in_order(snapshot, self.simtui.selection) or [run_id]
+            self.simtui.select(run_id=after(run_ids, run_id, step))
 
     def action_pooling(self) -> None:
         """From the CLS token, or from the patch tokens on average."""
@@ -156,6 +169,7 @@ class AttentionScreen(ViewScreen):
         n_pictures = 3 if self._shown.before.pixels is None else 4
         height = room.size.height - 1 - n_layer_lines
         side = side_for(n_pictures, room.size.width, height)
-        self.query_one(Pictures).show(attention.pictures(self._shown, side, self.simtui.is_256))
+        readout = attention.readout(self._shown)
+        self.query_one(Pictures).show(attention.pictures(self._shown, side, self.simtui.is_256), readout)
         n_lines = room.size.height - 1 - height_of(side)
         self.lines("layers").show(attention.layer_lines(self._shown, room.size.width, n_lines))

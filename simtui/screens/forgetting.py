@@ -24,6 +24,7 @@ class ForgettingScreen(AnalysisScreen):
         """The table, its notes, and all figures of one row."""
         self._key: str | None = None
         self._table: Table | None = None
+        self._titles: list[str] = []
         yield Grid(id="grid")
         yield Lines(id="notes")
         yield Lines(id="detail")
@@ -32,11 +33,15 @@ class ForgettingScreen(AnalysisScreen):
         """The table over the runs that are done."""
         snapshot, found = self.simtui.snapshot, answer.value
         assert snapshot is not None and isinstance(found, Table)
+        order = self.simtui.selection.forgetting_order
+        found = forgetting.in_sight(found, order)
         self._table = found if found.rows else None
         if not found.rows:
             return self.nothing("No run is done yet.", "Forgetting is measured when a run has ended.")
         grid = self.query_one(Grid)
-        grid.show(forgetting.sheet(found), self._key)
+        sheet = forgetting.sheet(found, order)
+        self._titles = [column.title for column in sheet.columns]
+        grid.show(sheet, self._key or grid.key)
         notes = forgetting.notes(found, snapshot, self.size.width - 2)
         detail = forgetting.detail(found, grid.key, self.size.width - 2)
         self.lines("detail").styles.height = len(detail)
@@ -46,15 +51,33 @@ class ForgettingScreen(AnalysisScreen):
         return forgetting.summary(found, snapshot)
 
     def table(self) -> Table | None:
-        """All rows and columns."""
+        """All rows and columns, in the order in sight."""
         return self._table
 
     def action_move(self, where: str) -> None:
         """Moves the cursor."""
-        self.query_one(Grid).move(where)
+        grid = self.query_one(Grid)
+        if grid.move(where) and grid.key is not None:
+            self._look_at(grid.key)
+
+    def action_order(self, step: int) -> None:
+        """Sorts by the next column."""
+        self.simtui.select(forgetting_order=self.simtui.selection.forgetting_order.stepped(self._titles, step))
+
+    def action_reverse(self) -> None:
+        """Sorts the other way round."""
+        self.simtui.select(forgetting_order=self.simtui.selection.forgetting_order.reversed())
+
+    def on_grid_title_chosen(self, message: Grid.TitleChosen) -> None:
+        """A click on a title sorts."""
+        self.simtui.select(forgetting_order=self.simtui.selection.forgetting_order.chosen(message.title))
 
     def on_grid_row_moved(self, message: Grid.RowMoved) -> None:
+        """The mouse does what the keys do."""
+        self._look_at(message.key)
+
+    def _look_at(self, key: str) -> None:
         """Reads out another row."""
-        self._key = message.key
+        self._key = key
         if self._table:
-            self.lines("detail").show(forgetting.detail(self._table, message.key, self.size.width - 2))
+            self.lines("detail").show(forgetting.detail(self._table, key, self.size.width - 2))

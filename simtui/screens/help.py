@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from textual.app import ComposeResult
 from textual.binding import Binding
-from textual.screen import ModalScreen
+from textual.containers import VerticalScroll
 
 from simtui.actions import (
+    ACTIONS,
     ALL,
     ATTENTION,
     CORRELATION,
     DISTRIBUTIONS,
     FORGETTING,
+    JOBS,
     MAP,
     RUNS,
     SPACE,
@@ -21,7 +25,8 @@ from simtui.actions import (
     actions_of,
 )  # fmt: skip
 from simtui.safe_text import fitted
-from simtui.views import attention, correlation, curves, distributions, forgetting, layer_map, runs, space
+from simtui.screens.over import OverScreen
+from simtui.views import attention, correlation, curves, distributions, forgetting, jobs, layer_map, runs, space
 from simtui.views.parts import ACCENT, DIM, STRONG, Line, Span, wrapped
 from simtui.widgets.lines import Lines
 
@@ -34,51 +39,63 @@ EXPLANATIONS = {
     CORRELATION: correlation.EXPLANATION,
     FORGETTING: forgetting.EXPLANATION,
     ATTENTION: attention.EXPLANATION,
+    JOBS: jobs.EXPLANATION,
 }
-_WIDTH = 72
+_WIDTH, _MARGINS = 72, 6
 
 
-class HelpScreen(ModalScreen[None]):
-    """Lies over a view until any of its keys is pressed."""
+class HelpScreen(OverScreen[None]):
+    """Lies over a view until one of its keys is pressed; what does not fit is scrolled to."""
 
-    BINDINGS = [Binding("escape,question_mark,q,enter,space", "dismiss", "close", show=False)]  # noqa: RUF012
+    BINDINGS = [  # noqa: RUF012
+        Binding("escape,question_mark,q,enter,space", "dismiss", "close", show=False),
+        Binding("k", "scroll(-1)", "up", show=False),
+        Binding("j", "scroll(1)", "down", show=False),
+    ]
 
-    def __init__(self, view: str) -> None:
+    def __init__(self, view: str, actions: Sequence[Action] = ACTIONS) -> None:
         super().__init__()
-        self._view = view
+        self._view, self._actions = view, actions
 
     def compose(self) -> ComposeResult:
         """One panel."""
-        yield Lines(id="help")
+        with VerticalScroll(id="help-panel"):
+            yield Lines(id="help")
 
-    def on_mount(self) -> None:
-        """Fills the panel."""
-        lines = help_lines(self._view)
-        panel = self.query_one(Lines)
-        panel.styles.height = len(lines) + 2
-        panel.show(lines)
+    def on_resize(self) -> None:
+        """Fills the panel as wide as it is."""
+        lines = help_lines(self._view, self._actions, min(self.size.width - _MARGINS, _WIDTH))
+        text = self.query_one(Lines)
+        text.styles.height = len(lines)
+        text.show(lines)
+        self.query_one(VerticalScroll).focus()
+
+    def action_scroll(self, step: int) -> None:
+        """One line up or down."""
+        self.query_one(VerticalScroll).scroll_relative(y=step, animate=False)
 
 
-def help_lines(view: str) -> tuple[Line, ...]:
+def help_lines(view: str, actions: Sequence[Action] = ACTIONS, width: int = _WIDTH) -> tuple[Line, ...]:
     """What the view shows, then its own keys, then those that work everywhere, two columns of them."""
-    own = [action for action in actions_of(view) if action.views != ALL]
-    common = [action for action in actions_of(view) if action.views == ALL and not action.name.startswith("app.view")]
+    there = actions_of(view, actions)
+    own = [action for action in there if action.views != ALL]
+    common = [action for action in there if action.views == ALL and not action.name.startswith("app.view")]
     common.insert(0, Action("", (), f"1-{len(VIEWS)}", "", "the other views"))
     return (
         (Span(VIEWS[view], STRONG),),
-        *wrapped(EXPLANATIONS[view], _WIDTH, 6),
+        *wrapped(EXPLANATIONS[view], width, 9),
         (),
-        *_columns(own),
+        *_columns(own, width),
         (Span("everywhere", DIM),),
-        *_columns(common),
+        *_columns(common, width),
         (),
-        (Span("? or esc closes", DIM),),
+        (Span("? or esc closes, ↑↓ scroll", DIM),),
     )
 
 
-def _columns(actions: list[Action]) -> list[Line]:
+def _columns(actions: list[Action], width: int) -> list[Line]:
     """Long descriptions take a line of their own; short ones share it with the next."""
-    half = _WIDTH // 2
+    half = width // 2
     lines: list[Line] = []
     waiting: tuple[Span, ...] = ()
     for action in actions:

@@ -9,13 +9,14 @@ from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widget import Widget
 
 from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
-from simtui.actions import SHORT_VIEWS, VIEWS, actions_of, footer_of
+from simtui.actions import OF_APP, SHORT_VIEWS, VIEWS, actions_of, footer_of
 from simtui.safe_text import fitted, safe
 from simtui.views.parts import ACCENT, DIM, ERROR, KEY, STRONG, Line, Span, line, line_width, wrapped
 from simtui.views.progress import progress_line
@@ -26,15 +27,27 @@ if TYPE_CHECKING:
 
 MIN_WIDTH, MIN_HEIGHT = 60, 20
 _TABS_START, _SHORT_START = " simtui  ", " "
-_MIN_NAME_WIDTH = 12
+_MIN_NAME_WIDTH = 24
+
+
+def is_small(size: Size) -> bool:
+    """Whether a terminal is too small for the views and for what lies over them."""
+    return size.width < MIN_WIDTH or size.height < MIN_HEIGHT
 
 
 def bindings_of(view: str) -> list[BindingType]:
     """The key bindings of a view, from the table of actions."""
     return [
-        Binding(",".join(action.keys), action.name, action.says, show=False, priority=action.name == "app.quit")
+        Binding(
+            ",".join(action.keys),
+            action.name,
+            action.says,
+            show=False,
+            priority=action.name == "app.quit",
+            id=action.id,
+        )
         for action in actions_of(view)
-        if action.name != "app.command_palette"  # Textual binds that one itself
+        if action.name not in OF_APP
     ]
 
 
@@ -81,18 +94,22 @@ class ViewScreen(Screen[None]):
         """What is on the screen, as it is exported; None where there is nothing."""
         raise NotImplementedError
 
+    def export_note(self) -> str:
+        """What must be said of an export, because it is not quite what is on the screen; empty where it is."""
+        return ""
+
     def table_options(self) -> TableOptions:
         """What the table on the screen was asked for."""
         return self.simtui.options(self.slot)
 
     def show(self) -> None:
         """Brings everything in sight up to date; what has not changed is not drawn again."""
-        if not self.children or self.size.width == 0:  # mounted, but not composed yet: there is nothing to fill
+        # Not composed yet, or closing: there is nothing to fill.
+        if not self.query("#tabs") or not self.query("#small") or self.size.width == 0:
             return
         width, height = self.size
-        is_small = width < MIN_WIDTH or height < MIN_HEIGHT
-        self.set_class(is_small, "-small")
-        if is_small:
+        self.set_class(is_small(self.size), "-small")
+        if is_small(self.size):
             text = f"needs {MIN_WIDTH} × {MIN_HEIGHT}; this terminal is {width} × {height}"
             self.lines("small").show(wrapped(text, max(width, 1), max(height, 1), ACCENT))
             return
@@ -157,11 +174,24 @@ class ViewScreen(Screen[None]):
                     self.simtui.action_view(view)
 
     def _tab_titles(self) -> tuple[str, dict[str, str]]:
-        """What stands in front, and what is written for each view: its name, or a short one where not all names fit."""
-        padded = {view: f" {i} {title} " for i, (view, title) in enumerate(VIEWS.items(), start=1)}
-        if len(_TABS_START) + sum(map(len, padded.values())) + _MIN_NAME_WIDTH <= self.size.width:
-            return _TABS_START, padded
-        return _SHORT_START, {view: f" {i} {SHORT_VIEWS[view]}" for i, view in enumerate(VIEWS, start=1)}
+        """What stands in front, and what is written for each view.
+
+        Its name; a short one where not all names fit beside that of the study; else its number alone, and the name of
+        the view in front.
+        """
+        numbers = {view: i for i, view in enumerate(VIEWS, start=1)}
+        room = self.size.width - min(len("".join(self.simtui.study_title)), _MIN_NAME_WIDTH)
+        for start, names, padding in (
+            (_TABS_START, VIEWS, " "),
+            (_SHORT_START, VIEWS, ""),
+            (_SHORT_START, SHORT_VIEWS, ""),
+        ):
+            titles = {view: f" {i} {names[view]}{padding}" for view, i in numbers.items()}
+            if len(start) + sum(map(len, titles.values())) <= room:
+                return start, titles
+        return _SHORT_START, {
+            view: f" {i} {VIEWS[view]} " if view == self.VIEW else f" {i} " for view, i in numbers.items()
+        }
 
     def _tab_places(self) -> dict[str, tuple[int, int]]:
         start, titles = self._tab_titles()
@@ -183,7 +213,7 @@ class ViewScreen(Screen[None]):
 
     def _footer(self, width: int) -> Line:
         """As many entries as fit; help and quit always do."""
-        entries = list(footer_of(self.VIEW))
+        entries = list(footer_of(self.VIEW, self.simtui.actions))
         while len(entries) > 2 and sum(cell_len(f"{keys} {word}") + 2 for keys, word in entries) > width:
             entries.pop(-3)
         spans: list[Span] = []

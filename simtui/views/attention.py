@@ -14,14 +14,15 @@ from engine.runs.record import RunRecord
 from simtui.palette import change_color, scale_color
 from simtui.safe_text import fitted, safe
 from simtui.selection import Selection
-from simtui.views.parts import ACCENT, DIM, KEY, NO_VALUE, NORMAL, Line, Span, figure, line
+from simtui.views.parts import ACCENT, DIM, KEY, NO_VALUE, NORMAL, STRONG, Line, Span, figure, line
 from simtui.widgets.pictures import Picture
 
 EXPLANATION = (
     "Where the heads of one layer look on one image: in the pre-trained model θ*, in this run's model at its last "
     "epoch, and the difference (orange: more than before, blue: less). CLS is the attention of the class token, Feat "
     "the mean over the patch tokens. Both maps share one scale. i takes any image file, where the run's weights were "
-    "kept. Entropy is in nats, distance in pixels."
+    "kept. H J K L read out a patch: its share of all attention, that to no patch included. Entropy is in nats, "
+    "distance in pixels."
 )
 POOLINGS = ("cls", "feat")
 _GREY_SHARE = 0.25  # of the image below the colours of a map; mixed colours are not among 256
@@ -37,6 +38,7 @@ class AttentionScreenData:
     layer: int
     head: int | None
     pooling: str
+    patch: tuple[int, int] | None
     views: tuple[AttentionView, ...]
 
     @property
@@ -53,7 +55,42 @@ def screen_data(before: AttentionMaps, after: AttentionMaps, selection: Selectio
     layer = before.layers.index(selection.layer) if selection.layer in before.layers else len(before.layers) - 1
     head = selection.head if selection.head is not None and selection.head < before.n_heads else None
     views = tuple(attention_view(before, after, image, name, head, pooling) for name in before.layers)
-    return AttentionScreenData(before, after, image, layer, head, pooling, views)
+    last, wanted = before.side - 1, selection.patch
+    patch = (min(max(wanted[0], 0), last), min(max(wanted[1], 0), last)) if wanted else None
+    return AttentionScreenData(before, after, image, layer, head, pooling, patch, views)
+
+
+_STEPS = {"up": (-1, 0), "down": (1, 0), "left": (0, -1), "right": (0, 1)}
+
+
+def next_patch(data: AttentionScreenData, where: str) -> tuple[int, int]:
+    """The patch beside the cursor; where there is none yet, the one that this run looks at most."""
+    values = data.view.after
+    if data.patch is None:
+        row, column = np.unravel_index(int(values.argmax()), values.shape)
+        return int(row), int(column)
+    last, (down, right) = len(values) - 1, _STEPS[where]
+    return min(max(data.patch[0] + down, 0), last), min(max(data.patch[1] + right, 0), last)
+
+
+def patch_at(data: AttentionScreenData, row: float, column: float) -> tuple[int, int]:
+    """The patch at a place of a picture, given as shares of its height and width."""
+    k = len(data.view.before)
+    return min(int(row * k), k - 1), min(int(column * k), k - 1)
+
+
+def readout(data: AttentionScreenData) -> Line:
+    """The attention that the patch under the cursor gets, before and after; of all that goes to patches."""
+    if data.patch is None:
+        return (Span(" H J K L read out a patch", DIM),)
+    view, (row, column) = data.view, data.patch
+    before, after = float(view.before[data.patch]), float(view.after[data.patch])
+    return line(
+        Span(f" patch row {row + 1}, column {column + 1}   share θ* ", DIM),
+        Span(f"{before:.4f}", STRONG),
+        Span("  run ", DIM), Span(f"{after:.4f}", STRONG),
+        Span("  difference ", DIM), Span(f"{after - before:+.4f}", STRONG),
+    )  # fmt: skip
 
 
 def image_names(maps: AttentionMaps) -> list[str]:
@@ -82,7 +119,7 @@ def pictures(data: AttentionScreenData, side: int, is_256: bool = False) -> tupl
     shown = []
     for title, note, values, scale, brightness in scales:
         picture = Picture(title, note, _coloured(values, side, scale, is_256), _enlarged(brightness, side))
-        shown.append(_overlay(picture, grey, share))
+        shown.append(_with_cursor(_overlay(picture, grey, share), data.patch, len(values)))
     if image is None:
         return tuple(shown)
     original = Picture("image", safe(data.before.images[data.image]), image.astype(np.uint8), grey / 255)
@@ -166,6 +203,17 @@ def _coloured(values: np.ndarray, side: int, scale: Callable[[float, bool], str]
     colors = np.array([[int(each[i : i + 2], 16) for i in (1, 3, 5)] for each in hexes], np.uint8)
     at = np.minimum(np.arange(side) * len(values) // side, len(values) - 1)
     return colors.reshape(*values.shape, 3)[np.ix_(at, at)]
+
+
+def _with_cursor(picture: Picture, patch: tuple[int, int] | None, k: int) -> Picture:
+    """The picture with the patch under the cursor in white: `k` patches along a side."""
+    if patch is None:
+        return picture
+    at = np.minimum(np.arange(len(picture.pixels)) * k // len(picture.pixels), k - 1)
+    is_patch = np.ix_(at == patch[0], at == patch[1])
+    pixels, brightness = picture.pixels.copy(), picture.brightness.copy()
+    pixels[is_patch], brightness[is_patch] = 255, 1.0
+    return replace(picture, pixels=pixels, brightness=brightness)
 
 
 def _overlay(picture: Picture, grey: np.ndarray, share: float) -> Picture:

@@ -10,6 +10,7 @@ from engine.analysis.estimators import caution, label_of
 from engine.quality.table import QUALITY
 from engine.runs.record import RunRecord
 from simtui.analyses import Found
+from simtui.palette import FAINT_COLOR, MARK_COLOR
 from simtui.plotting import Frame, Series
 from simtui.safe_text import fitted, safe
 from simtui.selection import Selection
@@ -19,12 +20,11 @@ from simtui.views.parts import ACCENT, DIM, NO_VALUE, STRONG, Span, count, figur
 from simtui.views.scatter import Point, Scatter, frame_of, marks
 
 EXPLANATION = (
-    "Similarity to the pre-trained model against a quality metric (y steps through them): one mark a run at its last "
+    "Similarity to the pre-trained model against a quality metric (M steps through them): one mark a run at its last "
     "epoch, or one an epoch (v). ◆ are the means over intervals of similarity as in the paper's figure 5, with their "
-    "line (white); the other line (grey) is fitted to all points. Both fits and the correlations stand at the side, "
+    "line; the fainter line is fitted to all points. Both fits and the correlations stand at the side, "
     "also within backbones and methods."
 )
-_MEAN_COLOR, _MEANS_LINE, _POINTS_LINE = "#ffffff", "#ffffff", "#9a9fa8"
 _SEPARATOR = "\n"
 
 
@@ -68,7 +68,7 @@ def correlation_view(
     return CorrelationView(
         scatter,
         _control(correlation, selection),
-        (Span(f" {means}", STRONG, "" if is_colorless else _MEAN_COLOR), Span(" interval mean  ", DIM), *legend),
+        (Span(f" {means}", STRONG, "" if is_colorless else MARK_COLOR), Span(" interval mean  ", DIM), *legend),
         _figures(correlation),
         _readout(correlation, found, cursor),
         tuple(each for each in (*correlation.warnings, warning, said) if each),
@@ -105,14 +105,14 @@ def _points(
 
 
 def _scatter(correlation: Correlation, points: tuple[Point, ...], cursor: str, is_colorless: bool) -> Scatter:
-    glyph, color = ("+", "") if is_colorless else ("◆", _MEAN_COLOR)
+    glyph, color = ("+", "") if is_colorless else ("◆", MARK_COLOR)
     means = tuple(
         Point(f"interval {each.low:g}", each.x, each.y.mean, glyph, color, is_strong=True, is_summary=True)
         for each in correlation.intervals
         if each.y.mean is not None
     )
     frame = frame_of([point.x for point in points], [point.y for point in points])
-    lines = [(correlation.interval_line, _MEANS_LINE), (correlation.all.line, _POINTS_LINE)]
+    lines = [(correlation.interval_line, MARK_COLOR), (correlation.all.line, FAINT_COLOR)]
     drawn = [(_series(each, frame), each_color) for each, each_color in lines if each is not None]
     kept = [(series, each_color) for series, each_color in drawn if series is not None]
     title = f"{metric_label(correlation.metric)} against {label_of(correlation.key.measure)}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine.analysis.estimators import caution, short_of
 from engine.analysis.forgetting import NO_ORIGIN, NO_ORIGIN_PROBE, PROTOCOL, SCRATCH
 from engine.analysis.score import Score, score_in
@@ -23,6 +25,7 @@ from simtui.views.parts import (
     line,
     wrapped,
 )
+from simtui.views.sorting import STUDY_ORDER, Order, Value, in_order, marked
 
 EXPLANATION = (
     "k-NN accuracy on the origin domain, which the backbone was pre-trained on, before and after fine-tuning: mean ± "
@@ -31,13 +34,21 @@ EXPLANATION = (
 )
 
 
-def sheet(found: Table) -> Sheet:
+def in_sight(found: Table, order: Order) -> Table:
+    """The table in the order that is chosen, by the full means."""
+    index = _sort_columns(found).get(order.column)
+    if index is None:
+        return found
+    return replace(found, rows=in_order(found.rows, lambda row: _sort_value(row[index]), order.is_descending))
+
+
+def sheet(found: Table, order: Order = STUDY_ORDER) -> Sheet:
     """One row a group; the columns that name it are those of the table."""
     short = short_names([str(name) for name in found.column("backbone")]) if "backbone" in found.columns else {}
     similarity, score, named = similarity_of(found), score_in(found.columns), names_of(found)
     rows = [dict(zip(found.columns, row, strict=True)) for row in found.rows]
     shown = tuple(_row(row, named, short, similarity, score) for row in rows)
-    return Sheet(_columns(named, similarity, score), shown)
+    return Sheet(marked(_columns(named, similarity, score), order), shown)
 
 
 def names_of(found: Table) -> tuple[str, ...]:
@@ -124,6 +135,22 @@ def _columns(named: tuple[str, ...], similarity: str, score: Score) -> tuple[Col
         Column(short, "right", rank=4),
         Column(f"{short}, origin", "right", rank=6),
     )
+
+
+def _sort_columns(found: Table) -> dict[str, int]:
+    """By the title on screen, the column of the table that it is sorted by."""
+    similarity, score, named = similarity_of(found), score_in(found.columns), names_of(found)
+    figures = (
+        "n_seeds", "origin_knn_before_mean", "origin_knn_after_mean", "drop_mean", "drop_relative_mean",
+        f"{score.metric}_mean", f"{similarity}_mean", f"{similarity}_origin_mean",
+    )  # fmt: skip
+    titles = (column.title for column in _columns(named, similarity, score))
+    pairs = zip(titles, (*named, *figures), strict=True)
+    return {title: found.columns.index(name) for title, name in pairs if name in found.columns}
+
+
+def _sort_value(cell: Cell) -> Value:
+    return safe(cell).casefold() if isinstance(cell, str) else cell
 
 
 def _row(row: dict[str, Cell], named: tuple[str, ...], short: dict[str, str], similarity: str, score: Score) -> Row:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.analysis.estimators import caution, in_order, label_of, short_of
-from engine.quality.table import QUALITY
 from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
 from simtui.palette import scale_color
-from simtui.safe_text import fitted, safe
+from simtui.safe_text import safe
 from simtui.selection import Selection
+from simtui.views.map_cells import SIMILARITY, MapPicture
 from simtui.views.parts import ACCENT, DIM, STRONG, WARN, Line, Span, figure, fitting, line
 
 POOLINGS = {"cls": "CLS", "feat": "Feat"}
@@ -80,7 +80,7 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
 
 def measure_name(key: SimilarityKey) -> str:
     """`linear CKA (biased), CLS`; with the images where they are not those of the target domain."""
-    return f"{safe(label_of(key.measure))}, {_pooling(key)}{of_images(key)}"
+    return f"{safe(label_of(key.measure))}, {pooling_name(key)}{of_images(key)}"
 
 
 def of_images(key: SimilarityKey) -> str:
@@ -96,47 +96,30 @@ def readout(shown: LayerMap, width: int, is_256: bool = False) -> Line:
     if math.isnan(shown.value):
         why = Span("   undefined: a block is constant, or n too small", WARN)
         return fitting([(*cell, why), (*value, Span("  "), row, Span(" × ", DIM), column, why)], width)
-    names = measure_name(shown.key), f"{safe(short_of(shown.key.measure))}, {_pooling(shown.key)}"
+    names = measure_name(shown.key), f"{safe(short_of(shown.key.measure))}, {pooling_name(shown.key)}"
     return fitting([*((*cell, Span(f"   {name}", DIM)) for name in names), cell], width)
 
 
-def epoch_line(shown: LayerMap) -> Line:
+def epoch_line(epoch: int, n_epochs: int, is_playing: bool = False) -> Line:
     """Where on the way through training this is."""
-    last = shown.n_epochs - 1
+    last = n_epochs - 1
     if last <= 24:
-        dots = [Span("●" if i == shown.epoch else "∙", ACCENT if i == shown.epoch else DIM) for i in range(last + 1)]
+        dots = [Span("●" if i == epoch else "∙", ACCENT if i == epoch else DIM) for i in range(last + 1)]
     else:
-        place = round(shown.epoch / last * 24)
+        place = round(epoch / last * 24)
         dots = [Span("●" if i == place else "∙", ACCENT if i == place else DIM) for i in range(25)]
     return (
-        Span(" epoch ", DIM), Span(str(shown.epoch), STRONG), Span(f" of {last}  ", DIM), *dots,
-        Span("  before training" if shown.epoch == 0 else "", DIM),
+        Span("▶" if is_playing else " ", ACCENT), Span("epoch ", DIM), Span(f"{epoch:>{len(str(last))}}", STRONG),
+        Span(f" of {last}  ", DIM), *dots, Span("  before training" if epoch == 0 else "", DIM),
     )  # fmt: skip
 
 
-def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_256: bool = False) -> tuple[Line, ...]:
-    """Each block against itself as bars, and the quality of the model at this epoch."""
-    facts = _quality(results, shown.epoch)
-    labels = shown.layers
-    label_width = min(max(len(label) for label in labels), 10)
-    room = max(height - len(facts) - 3, 1)
-    bar_width = max(width - label_width - 8, 4)
-    lines: list[Line] = [line(Span("each block against itself", DIM))]
-    for i, label in enumerate(labels[:room]):
-        value = float(shown.matrix[i, i])
-        lines.append(
-            (
-                Span(fitted(label, label_width) + " ", DIM),
-                *_bar(value, bar_width, is_256),
-                Span(f" {figure(None if math.isnan(value) else value)}"),
-            )
-        )
-    if len(labels) > room:
-        lines[-1] = line(Span(f"… {len(labels) - room + 1} more", DIM))
-    layer_facts = _layer_quality(shown, results)
-    if len(lines) + len(facts) + 2 + len(layer_facts) > height:
-        layer_facts = ()
-    return (*lines, (), line(Span(f"at epoch {shown.epoch}", DIM)), *facts, *layer_facts)
+def picture(shown: LayerMap) -> MapPicture:
+    """The map as it is drawn."""
+    head = Span(" ↓ pre-trained   → ", DIM)
+    short, epoch = shown.model.partition(",")[0], f", epoch {shown.epoch}"
+    titles = tuple((head, Span(text)) for text in (shown.model + epoch, short + epoch, short))
+    return MapPicture(shown.matrix, shown.layers, shown.row, shown.column, titles, SIMILARITY)
 
 
 def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[SimilarityKey, ...]) -> str:
@@ -157,7 +140,7 @@ def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: Simil
     same = np.diagonal(matrix)
     known = np.flatnonzero(~np.isnan(same))
     on = "" if key.probe == "target" else f" on the {safe(key.probe)} images"
-    what = f"{_pooling(key)} similarity to the pre-trained model{on}"
+    what = f"{pooling_name(key)} similarity to the pre-trained model{on}"
     if known.size == 0:
         return f"{head}{what} is undefined for every block."
     low, high = known[np.argmin(same[known])], known[np.argmax(same[known])]
@@ -169,44 +152,6 @@ def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: Simil
     return f"{head}{what} {verb} from {start} to {end}."
 
 
-def _quality(results: Results, epoch: int) -> tuple[Line, ...]:
-    names = (
-        ("test_accuracy", "accuracy"), ("test_balanced_accuracy", "balanced acc."), ("test_auroc", "AUROC"),
-        ("test_quadratic_kappa", "quadr. kappa"), ("test_average_precision", "mean AP"),
-        *((f"test_{each.name}", each.label) for each in QUALITY.values() if each.needs == "probabilities"),
-        ("origin_knn", QUALITY["knn"].label),
-    )  # fmt: skip
-    return tuple(
-        line(Span(f"{title:<15}", DIM), Span(figure(float(values[epoch])), STRONG))
-        for name, title in names
-        if (values := results.quality.get(name)) is not None and epoch < len(values)
-    )
-
-
-def _pooling(key: SimilarityKey) -> str:
+def pooling_name(key: SimilarityKey) -> str:
+    """`CLS` or `Feat`; of one that this simtui does not know, its own name."""
     return safe(POOLINGS.get(key.pooling, key.pooling))
-
-
-def _layer_quality(shown: LayerMap, results: Results) -> tuple[Line, ...]:
-    """The quality of the run's layer under the cursor; nothing where the study asks for none."""
-    suffix = f"_{shown.key.pooling}"
-    found = [
-        (QUALITY[metric].label, float(values[shown.epoch, shown.column]))
-        for name, values in results.layer_quality.items()
-        if (metric := name.removesuffix(suffix)) in QUALITY and name.endswith(suffix)
-    ]
-    if not found:
-        return ()
-    head = line(Span(f"{shown.layers[shown.column]} of this run, {POOLINGS.get(shown.key.pooling, '')}", DIM))
-    rows = (line(Span(f"{label:<24}", DIM), Span(figure(value), STRONG)) for label, value in found)
-    return ((), head, *rows)
-
-
-def _bar(value: float, width: int, is_256: bool) -> tuple[Span, ...]:
-    """A bar of eighths on a track of dots: 0 is empty, 1 is full."""
-    if math.isnan(value):
-        return (Span("·" * width, DIM),)
-    eighths = round(min(max(value, 0.0), 1.0) * width * 8)
-    full, rest = divmod(eighths, 8)
-    bar = "█" * full + (" ▏▎▍▌▋▊▉"[rest] if rest else "")
-    return Span(bar, color=scale_color(value, is_256)), Span("·" * (width - len(bar)), DIM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -36,6 +37,15 @@ class MapLayout:
         parts = [f"{name} {first + 1}–{first + n}" for name, first, n in axes if n < self.n_layers]
         return f"{', '.join(parts)} of {self.n_layers}" if parts else ""
 
+    @property
+    def short_window(self) -> str:
+        """The same in fewer words."""
+        rows, columns = (
+            f"{first + 1}–{first + n}"
+            for first, n in ((self.first_row, self.n_rows), (self.first_column, self.n_columns))
+        )
+        return f"{rows} × {columns} of {self.n_layers}" if self.window else ""
+
     def lines_of(self, row: int) -> range:
         """The terminal lines of a row of the matrix."""
         place = row - self.first_row
@@ -65,15 +75,21 @@ def lay_out(
     cursor: tuple[int, int],
     is_colorless: bool = False,
     old: MapLayout | None = None,
+    is_signed: bool = False,
 ) -> MapLayout:
     """The largest cells with which the whole map fits; else the smallest, and a window that holds the cursor.
 
     Seeing the whole map goes before reading numbers in it: the value under the cursor is always written out.
+
+    Args:
+        is_signed: a digit has a sign beside it, so that no cell without colour is narrower than both.
     """
     n = max(len(labels), 1)
     label_width = min(max((cell_len(label) for label in labels), default=1), MAX_LABEL_WIDTH) + 2
     room_x, room_y = max(width - label_width - 1, 1), max(height - HEADER_LINES, 1)
     cell_width, cell_height, digits = _cell_size(room_x // n, room_y // n, is_colorless)
+    if is_colorless and is_signed:
+        cell_width = max(cell_width, 2)
     n_columns = min(n, max(room_x // cell_width, 1))
     n_rows = min(n, max(room_y * 2 if cell_height == 0 else room_y // cell_height, 1))
     return MapLayout(
@@ -84,10 +100,10 @@ def lay_out(
 
 
 def short_labels(labels: Sequence[str]) -> tuple[str, ...]:
-    """The labels without the words they share at the start: `block 1`, `block 2` become `1`, `2`."""
-    words = [label.split(" ") for label in labels]
+    """The labels without the words they share at the start: `block 1`, `block 2`, or `block.1`, … become `1`, `2`."""
+    words = [re.findall(r"[^ .]*[ .]|[^ .]+$", label) for label in labels]
     n_shared = sum(1 for _ in takewhile(lambda nth: len(set(nth)) == 1, zip(*words, strict=False)))
-    return tuple(" ".join(each[n_shared:]) or label for each, label in zip(words, labels, strict=True))
+    return tuple("".join(each[n_shared:]) or label for each, label in zip(words, labels, strict=True))
 
 
 def _cell_size(fits_x: int, fits_y: int, is_colorless: bool) -> tuple[int, int, int]:

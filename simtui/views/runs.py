@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 from rich.cells import cell_len
 
-from engine.analysis.estimators import caution, label_of, measures_of, short_of
+from engine.analysis.estimators import caution, label_of, short_of
 from engine.analysis.runs import runs_table
 from engine.analysis.score import score_of, scores_of
 from engine.analysis.table import Table
@@ -15,6 +16,7 @@ from engine.runs.catalog import DamagedRun
 from engine.runs.record import RunRecord, State
 from simtui.reader import Snapshot
 from simtui.safe_text import fitted, safe, short_names
+from simtui.selection import Selection
 from simtui.views.parts import (
     ACCENT,
     DIM,
@@ -35,6 +37,9 @@ from simtui.views.parts import (
     line,
     wrapped,
 )  # fmt: skip
+from simtui.views.run_facts import KnownRuns, first_measure
+from simtui.views.run_order import ECE, KNN, filter_of, sorted_runs
+from simtui.views.sorting import marked
 
 STATES = {
     State.DONE: ("✓", DIM),
@@ -48,13 +53,18 @@ EXPLANATION = (
     "One row a run. accuracy (AUROC where an image may have several labels) and ECE: on the test images after the last "
     "finished epoch. Then the study's first similarity measure: CLS token, mean over the blocks of the similarity of "
     "each block to the same block of the pre-trained model. origin k-NN: accuracy on the origin domain before → after "
-    "fine-tuning."
+    "fine-tuning; sorted by after. In a filter all words must hold: full is in any field, method:full,linear and "
+    "-state:failed ask one, acc>0.8 a figure (ece, cka, cka_feat, knn, epoch, seed …)."
 )
+_NOTHING_CHOSEN = Selection()
+_MAX_FILTER_WIDTH = 60
 
 
-def table(snapshot: Snapshot) -> Table:
-    """The engine's table, as it is exported."""
-    return runs_table(snapshot.records)
+def table(snapshot: Snapshot, selection: Selection) -> Table:
+    """The engine's table of the runs that the filter leaves, as they are sorted: that is what is exported."""
+    known = KnownRuns.of(snapshot)
+    shown = sorted_runs(known, selection, filter_of(known, selection))
+    return runs_table([run.record for run in shown if run.record is not None])
 
 
 def columns(records: Sequence[RunRecord]) -> tuple[Column, ...]:
@@ -68,15 +78,10 @@ def columns(records: Sequence[RunRecord]) -> tuple[Column, ...]:
         Column("epoch", "right", rank=2),
         Column(score_of(records).label, "right"),
         Column(short_of(first_measure(records)), "right"),
-        Column("ECE", "right", rank=3),
-        Column("origin k-NN", "right", rank=1),
+        Column(ECE, "right", rank=3),
+        Column(KNN, "right", rank=1),
         Column("state"),
     )
-
-
-def first_measure(records: Sequence[RunRecord]) -> str:
-    """The measure that stands for similarity where there is room for one."""
-    return next(iter(measures_of(records)), "linear_cka")
 
 
 def dataset_name(record: RunRecord) -> str:
@@ -84,34 +89,73 @@ def dataset_name(record: RunRecord) -> str:
     return safe(record.spec.dataset) + (" (synthetic)" if record.is_synthetic else "")
 
 
-def sheet(snapshot: Snapshot) -> Sheet:
-    """One row a run, the damaged ones last."""
-    short = short_names([record.spec.backbone.name for record in snapshot.records])
-    rows = [_row(record, short[record.spec.backbone.name]) for record in snapshot.records]
-    titles = columns(snapshot.records)
-    return Sheet(titles, (*rows, *(_damaged_row(each, len(titles)) for each in snapshot.damaged)))
+@dataclass(frozen=True, eq=False)
+class AllRuns:
+    """The runs of a study, each with its row: what stays the same whatever is filtered, sorted or marked.
+
+    `short` are the names of backbones as they are shown, `whole` is the sheet of all runs.
+    """
+
+    snapshot: Snapshot
+    known: KnownRuns
+    short: Mapping[str, str]
+    rows: Mapping[str, Row]
+    whole: Sheet
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, before: AllRuns | None = None) -> AllRuns:
+        """One row a run, the damaged ones last; of thousands, those that have not changed since `before` are kept."""
+        records, titles = snapshot.records, columns(snapshot.records)
+        short = short_names([record.spec.backbone.name for record in records])
+        is_alike = before is not None and (before.whole.columns, before.short) == (titles, short)
+        held = {run.run_id: run for run in before.known.runs} if before and is_alike else {}
+        known = KnownRuns.of(snapshot, held)
+        rows = [
+            before.rows[run.run_id] if before and held.get(run.run_id) is run else _row(run.record, short, known)
+            for run in known.runs
+            if run.record is not None
+        ]
+        rows += [_damaged_row(each, len(titles)) for each in snapshot.damaged]
+        return cls(snapshot, known, short, {row.key: row for row in rows}, Sheet(titles, tuple(rows)))
+
+    def is_of(self, snapshot: Snapshot) -> bool:
+        """Whether these are its runs: a snapshot may differ in its progress alone."""
+        return (self.snapshot.records, self.snapshot.damaged) == (snapshot.records, snapshot.damaged)
+
+    def sheet(self, selection: Selection) -> Sheet:
+        """The runs that are shown, in columns as wide as those of all runs."""
+        shown = sorted_runs(self.known, selection, filter_of(self.known, selection))
+        rows = (self.rows[run.run_id] for run in shown)
+        return Sheet(
+            marked(self.whole.columns, selection.runs_order),
+            tuple(replace(row, is_marked=True) if row.key in selection.marked else row for row in rows),
+            self.whole.widths,
+        )
 
 
-def summary(snapshot: Snapshot) -> str:
-    """How many runs there are of what, how they stand, and which is best."""
-    records = snapshot.records
+def sheet(snapshot: Snapshot, selection: Selection = _NOTHING_CHOSEN) -> Sheet:
+    """One row a run that is shown."""
+    return AllRuns.of(snapshot).sheet(selection)
+
+
+def summary(
+    snapshot: Snapshot, selection: Selection = _NOTHING_CHOSEN, all_known: KnownRuns | None = None
+) -> str:  # fmt: skip
+    """How many runs there are of what or which of them match, how they stand, and which is best."""
+    records, known = snapshot.records, all_known or KnownRuns.of(snapshot)
     if not records:
         return "No runs yet."
-    sizes = [
-        count(len({key(record) for record in records}), noun)
-        for noun, key in (
-            ("backbone", lambda record: record.spec.backbone.name),
-            ("method", lambda record: record.spec.method),
-            ("seed", lambda record: record.spec.seed),
-        )
-    ]
-    states = [record.state for record in records]
+    wanted = filter_of(known, selection)
+    shown = [run for run in known.runs if wanted.holds(run)]
+    found = [run.record for run in shown if run.record is not None]
+    states = [record.state for record in found]
     stand = [f"{states.count(state)} {state}" for state in STATES if state in states]
-    if snapshot.damaged:
-        stand.append(f"{len(snapshot.damaged)} damaged")
-    text = f"{count(len(records), 'run')} ({' × '.join(sizes)}) on {dataset_name(records[0])}: {', '.join(stand)}."
-    score = score_of(records)
-    scored = [(value, record) for record in records if (value := record.last.get(score.metric)) is not None]
+    if len(found) < len(shown):
+        stand.append(f"{len(shown) - len(found)} damaged")
+    head = matching(len(shown), len(known.runs), wanted.text) if wanted.tests else _what_there_is(records)
+    text = f"{head}{': ' if stand else ''}{', '.join(stand)}{chosen(selection)}."
+    score = known.score
+    scored = [(value, record) for record in found if (value := record.last.get(score.metric)) is not None]
     if scored:
         value, best = max(scored, key=lambda pair: pair[0])
         backbone = safe(best.spec.backbone.name)
@@ -120,6 +164,45 @@ def summary(snapshot: Snapshot) -> str:
     if notes:
         text += f" {count(len(notes), 'note')} on its images: simtui status."
     return text
+
+
+def matching(n: int, n_all: int, filter_text: str) -> str:
+    """`12 of 45 runs match acc>0.8`."""
+    return f"{n} of {count(n_all, 'run')} match {shortened(safe(filter_text), _MAX_FILTER_WIDTH)}"
+
+
+def chosen(selection: Selection) -> str:
+    """What a user has chosen of the table, as the end of a sentence."""
+    order = selection.runs_order
+    sorted_by = f"; sorted by {order.column} {order.mark}" if order.column else ""
+    return sorted_by + (f"; {len(selection.marked)} marked" if selection.marked else "")
+
+
+def shortened(text: str, width: int) -> str:
+    """The text, with its middle left out where it is too long."""
+    return text if cell_len(text) <= width else fitted(text, width)
+
+
+def no_match(selection: Selection) -> tuple[Line, ...]:
+    """What stands in the place of rows where the filter leaves none."""
+    text = shortened(safe(selection.run_filter), _MAX_FILTER_WIDTH)
+    return (
+        (),
+        (Span("No run matches ", STRONG), Span(text, ACCENT)),
+        (Span("esc clears the filter, / changes it", DIM),),
+    )
+
+
+def _what_there_is(records: Sequence[RunRecord]) -> str:
+    sizes = [
+        count(len({key(record) for record in records}), noun)
+        for noun, key in (
+            ("backbone", lambda record: record.spec.backbone.name),
+            ("method", lambda record: record.spec.method),
+            ("seed", lambda record: record.spec.seed),
+        )
+    ]
+    return f"{count(len(records), 'run')} ({' × '.join(sizes)}) on {dataset_name(records[0])}"
 
 
 def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
@@ -178,7 +261,7 @@ def _facts(pairs: tuple[tuple[str, float | None], ...]) -> Line:
     return tuple(spans)
 
 
-def _row(record: RunRecord, backbone: str) -> Row:
+def _row(record: RunRecord, short: Mapping[str, str], known: KnownRuns) -> Row:
     last = record.last
     mark, role = STATES[record.state]
     is_bare = record.epochs_done < 0
@@ -186,14 +269,14 @@ def _row(record: RunRecord, backbone: str) -> Row:
     return Row(
         record.run_id,
         (
-            Span(safe(backbone)),
+            Span(safe(short[record.spec.backbone.name])),
             Span(safe(record.provenance.paradigm), DIM),
             Span(dataset_name(record), DIM),
             Span(record.spec.method),
             Span(str(record.spec.seed)),
             Span(f"{max(record.epochs_done, 0)}/{record.spec.epochs}", DIM),
-            Span(figure(last.get(score_of([record]).metric)), DIM if is_bare else STRONG),
-            Span(figure(last.get(f"{first_measure([record])}_cls")), figures),
+            Span(figure(last.get(known.score.metric)), DIM if is_bare else STRONG),
+            Span(figure(last.get(f"{known.measure}_cls")), figures),
             Span(figure(last.get("test_ece")), figures),
             Span(_origin_knn(record), figures),
             Span(f"{mark} {record.state}", GOOD if record.state is State.DONE else role),
@@ -202,6 +285,11 @@ def _row(record: RunRecord, backbone: str) -> Row:
 
 
 def _damaged_row(broken: DamagedRun, n_columns: int) -> Row:
-    name = safe(broken.run_id)
-    shown = name if cell_len(name) <= 28 else fitted(name, 28)
-    return Row(broken.run_id, (Span(shown, ERROR), *(Span("") for _ in range(n_columns - 2)), Span("✗ damaged", ERROR)))
+    return Row(
+        broken.run_id,
+        (
+            Span(shortened(safe(broken.run_id), 28), ERROR),
+            *(Span("") for _ in range(n_columns - 2)),
+            Span("✗ damaged", ERROR),
+        ),
+    )

@@ -16,7 +16,7 @@ from simtui.widgets.drawn import Drawn
 
 _BAND_SHARE = 0.3
 _RUNS_SHARE = 0.5
-_MARK, _MARK_SHARE = "#ffffff", 0.16
+_MARKS, _MARK_SHARE = {True: "#ffffff", False: "#000000"}, 0.16  # by whether the ground is dark
 _MARK_GROUND = "#808080"
 _TITLE_LINES = 1
 
@@ -48,7 +48,7 @@ class CurvePlot(Drawn):
         """The title, then the plot."""
         width, height = self.size
         if self._panel is None or width < 16 or height < 6:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.ground)
         if y < _TITLE_LINES:
             return self.strip_of([Span(f" {self._panel.title}", STRONG)], width)
         if self._plot is None:
@@ -58,7 +58,7 @@ class CurvePlot(Drawn):
         mark = self._mark_column(width) if is_canvas else -1
         runs = groupby(enumerate(row), lambda each: (each[1].curve, each[1].band, each[0] == mark))
         segments = [Segment("".join(self._text(cell) for _, cell in cells), self._look(*look)) for look, cells in runs]
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+        return Strip(segments).adjust_cell_length(width, self.ground)
 
     def _text(self, cell: PlotCell) -> str:
         """Without colour a band is a light shade, so that it is no curve."""
@@ -82,7 +82,7 @@ class CurvePlot(Drawn):
         if self._is_colorless:
             return self.look(DIM if curve is None else NORMAL, ground=_MARK_GROUND if is_marked else "")
         ground = self.background_colors[1].hex6.lower()
-        under = mixed(_MARK, ground, _MARK_SHARE) if is_marked else ""
+        under = mixed(_MARKS[self.app.current_theme.dark], ground, _MARK_SHARE) if is_marked else ""
         if curve is not None:
             is_filled = band is not None and not self._shows_runs
             on_band = mixed(curve_color(band or 0), ground, _BAND_SHARE) if is_filled else ""

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
 from textual import events
 from textual.geometry import Region
 from textual.message import Message
 from textual.strip import Strip
 
 from simtui.safe_text import fitted
-from simtui.views.parts import ACCENT, DIM, KEY, NORMAL, STRONG, Sheet, Span, fit_columns
+from simtui.views.parts import ACCENT, DIM, KEY, NORMAL, STRONG, Line, Sheet, Span, fit_columns
 from simtui.widgets.drawn import Drawn
 
 _MARGIN = 2
+_MARK = "●"
 
 
 class Grid(Drawn):
@@ -21,7 +24,7 @@ class Grid(Drawn):
 
     @dataclass
     class RowMoved(Message):
-        """The cursor is on another row."""
+        """The mouse has moved the cursor to another row."""
 
         key: str
 
@@ -31,9 +34,17 @@ class Grid(Drawn):
 
         key: str
 
-    def __init__(self, id: str | None = None) -> None:
+    @dataclass
+    class TitleChosen(Message):
+        """The title of a column was clicked."""
+
+        title: str
+
+    def __init__(self, id: str | None = None, *, has_marks: bool = False) -> None:
         super().__init__(id=id)
+        self._margin = _MARGIN + has_marks  # the cursor, room for marks where there are any, a space
         self._sheet = Sheet((), ())
+        self._in_place_of_rows: tuple[Line, ...] = ()
         self._gap = 1
         self._columns: tuple[tuple[int, int], ...] = ((0, 0),)
         self._top = 0
@@ -42,36 +53,54 @@ class Grid(Drawn):
     @property
     def key(self) -> str | None:
         """The key of the row under the cursor."""
-        return self._sheet.rows[self._cursor].key if self._sheet.rows else None
+        return self._sheet.rows[self._cursor].key if self._cursor < len(self._sheet.rows) else None
 
-    def show(self, sheet: Sheet, key: str | None) -> None:
-        """Draws another sheet with the cursor on the row of that key, if it is there."""
-        changed = [
-            y for y in range(max(len(sheet.rows), len(self._sheet.rows)))
-            if sheet.rows[y : y + 1] != self._sheet.rows[y : y + 1]
-        ]  # fmt: skip
-        self._sheet = sheet
-        cursor = next((i for i, row in enumerate(sheet.rows) if row.key == key), min(self._cursor, len(sheet.rows) - 1))
-        if self._fit() or cursor != self._cursor or len(changed) > self.size.height // 2:
-            self._cursor = max(cursor, 0)
+    def show(self, sheet: Sheet, key: str | None, in_place_of_rows: Sequence[Line] = ()) -> None:
+        """Draws another sheet with the cursor on the row of that key, if it is there.
+
+        Args:
+            in_place_of_rows: what is written where the sheet has no rows.
+        """
+        old, self._sheet = self._sheet, sheet
+        empty, self._in_place_of_rows = self._in_place_of_rows, tuple(in_place_of_rows)
+        cursor = self._cursor
+        if self.key != key:
+            last = max(len(sheet.rows) - 1, 0)
+            cursor = next((i for i, row in enumerate(sheet.rows) if row.key == key), min(cursor, last))
+        if sheet is old and cursor == self._cursor and self._in_place_of_rows == empty:
+            return
+        in_sight = range(self._top, self._top + self.size.height - 1)
+        changed = [y for y in in_sight if sheet.rows[y : y + 1] != old.rows[y : y + 1]]
+        is_other = self._fit() or len(sheet.rows) != len(old.rows) or self._in_place_of_rows != empty
+        if is_other or cursor != self._cursor or len(changed) > self.size.height // 2:
+            self._cursor = cursor
             self._scroll_to_cursor()
             self.refresh()
+            return
+        if sheet.columns != old.columns:
+            self.refresh(Region(0, 0, self.size.width, 1))
         for y in changed:
             self._refresh_row(y)
 
-    def move(self, where: str) -> None:
-        """Moves the cursor: `up`, `down`, `page_up`, `page_down`, `first`, `last`."""
+    def move(self, where: str) -> bool:
+        """Moves the cursor: `up`, `down`, `page_up`, `page_down`, `first`, `last`; whether it was elsewhere.
+
+        The caller shows what follows from that at once: by way of a message it would come a frame later.
+        """
         page, last = max(self.size.height - 2, 1), len(self._sheet.rows) - 1
-        step = {"up": -1, "down": 1, "page_up": -page, "page_down": page, "first": -last, "last": last}[where]
-        self._move_to(min(max(self._cursor + step, 0), max(last, 0)))
+        steps = {"up": -1, "down": 1, "page_up": -page, "page_down": page, "first": -last, "last": last}
+        step = steps.get(where, 0)  # a row has nothing to its left or right
+        return self._move_to(min(max(self._cursor + step, 0), max(last, 0)))
 
     def render_line(self, y: int) -> Strip:
         """The titles, then the rows from the topmost that is in sight."""
         row = y - 1 + self._top
         if y == 0:
-            spans = self._line([Span(column.title, DIM) for column in self._sheet.columns], is_cursor=False)
+            spans = self._titles()
         elif row < len(self._sheet.rows):
-            spans = self._line(list(self._sheet.rows[row].cells), row == self._cursor)
+            spans = self._row(row)
+        elif not self._sheet.rows and y <= len(self._in_place_of_rows):
+            spans = [Span(" " * self._margin), *self._in_place_of_rows[y - 1]]
         else:
             spans = []
         width = self.size.width
@@ -86,37 +115,44 @@ class Grid(Drawn):
         self.refresh()
 
     def on_click(self, event: events.Click) -> None:
-        """A click moves the cursor; on the cursor's own row it chooses."""
+        """A click moves the cursor; on the cursor's own row, or on a title, it chooses."""
         row = event.y - 1 + self._top
+        if event.y == 0 and (title := self._title_at(event.x)):
+            self.post_message(self.TitleChosen(title))
         if event.y == 0 or row >= len(self._sheet.rows):
             return
         if row == self._cursor:
             self.post_message(self.RowChosen(self._sheet.rows[row].key))
-        self._move_to(row)
+        elif self._move_to(row):
+            self.post_message(self.RowMoved(self._sheet.rows[row].key))
 
     def on_mouse_scroll_down(self) -> None:
         """The wheel moves the cursor."""
-        self.move("down")
+        self._turn("down")
 
     def on_mouse_scroll_up(self) -> None:
         """The wheel moves the cursor."""
-        self.move("up")
+        self._turn("up")
 
-    def _move_to(self, row: int) -> None:
+    def _turn(self, where: str) -> None:
+        if self.move(where) and self.key is not None:
+            self.post_message(self.RowMoved(self.key))
+
+    def _move_to(self, row: int) -> bool:
         if row == self._cursor or not self._sheet.rows:
-            return
+            return False
         old, self._cursor = self._cursor, row
         if self._scroll_to_cursor():
             self.refresh()
         else:
             self._refresh_name(old)
             self._refresh_name(row)
-        self.post_message(self.RowMoved(self._sheet.rows[row].key))
+        return True
 
     def _fit(self) -> bool:
         """Chooses the columns for this width; whether they are others than before."""
         old = (self._gap, self._columns)
-        self._gap, self._columns = fit_columns(self._sheet, self.size.width - _MARGIN - 1)
+        self._gap, self._columns = fit_columns(self._sheet, self.size.width - self._margin - 1)
         return (self._gap, self._columns) != old
 
     def _scroll_to_cursor(self) -> bool:
@@ -131,20 +167,49 @@ class Grid(Drawn):
 
     def _refresh_name(self, row: int) -> None:
         """Only what shows the cursor: the mark and the first cell."""
-        self.refresh(Region(0, row - self._top + 1, _MARGIN + self._columns[0][1], 1))
+        self.refresh(Region(0, row - self._top + 1, self._margin + self._columns[0][1], 1))
 
-    def _line(self, cells: list[Span], is_cursor: bool) -> list[Span]:
-        spans = [Span("▌ " if is_cursor else "  ", ACCENT)]
+    def _row(self, place_of_row: int) -> list[Span]:
+        row, is_cursor = self._sheet.rows[place_of_row], place_of_row == self._cursor
+        margin = ("▌" if is_cursor else " ") + (_MARK if row.is_marked else "")
+        # A bare margin looks like the name beside it, so that both go out in one piece.
+        spans = [Span(fitted(margin, self._margin), NORMAL if margin == " " else ACCENT)]
         for place, (i, width) in enumerate(self._columns):
-            if i >= len(cells):
-                break
-            cell, role = cells[i], cells[i].role
+            cell, role = row.cells[i], row.cells[i].role
             if place == 0 and role in (NORMAL, STRONG):
                 role = KEY if is_cursor else NORMAL
             elif place:
                 spans.append(Span(" " * self._gap))
             spans.append(Span(fitted(cell.text, width, self._sheet.columns[i].align), role, cell.color))
         return spans
+
+    def _titles(self) -> list[Span]:
+        """The titles; the mark of the sorted column takes a cell of its own column, or else of the gap beside it."""
+        spans: list[Span] = []
+        gap, after = " " * self._margin, ""
+        for i, width in self._columns if self._sheet.columns else ():
+            column = self._sheet.columns[i]
+            gap, after = after + gap[len(after) :], ""
+            title, has_room = column.title, cell_len(column.title) < width
+            if has_room:
+                title = column.mark + title if column.align == "right" else title + column.mark
+            elif column.mark and column.align == "right":
+                gap = gap[:-1] + column.mark
+            else:
+                after = column.mark
+            role = ACCENT if column.mark else DIM
+            spans += [Span(gap, ACCENT), Span(fitted(title, width, column.align), role)]
+            gap = " " * self._gap
+        return [*spans, Span(after, ACCENT)]
+
+    def _title_at(self, x: int) -> str | None:
+        """The title of the column at a place; the gap on its left belongs to it."""
+        end = self._margin - self._gap
+        for i, width in self._columns if self._sheet.columns else ():
+            end += self._gap + width
+            if x < end:
+                return self._sheet.columns[i].title
+        return None
 
     def _thumb(self, y: int) -> Span:
         room, n = self.size.height - 1, len(self._sheet.rows)

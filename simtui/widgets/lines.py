@@ -1,4 +1,4 @@
-"""A few lines of text; a change sends only the lines that differ."""
+"""A few lines of text; only lines that have changed are drawn again."""
 
 from __future__ import annotations
 

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
+from textual.message import Message
 from textual.strip import Strip
 
 from simtui.safe_text import fitted
-from simtui.views.parts import DIM, NORMAL, STRONG, Span
+from simtui.views.parts import DIM, NORMAL, STRONG, Line, Span
 from simtui.widgets.drawn import Drawn
 
 _RAMP = " .:-=+*#%@"
@@ -45,16 +47,24 @@ def height_of(side: int) -> int:
 
 
 class Pictures(Drawn):
-    """Draws finished pictures, each a square of the same size: two rows of pixels a line."""
+    """Draws finished pictures, each a square of the same size: two rows of pixels a line; below them a line of text."""
+
+    @dataclass
+    class Pointed(Message):
+        """A picture was clicked, at these shares of its height and width."""
+
+        row: float
+        column: float
 
     def __init__(self, id: str | None = None, is_colorless: bool = False) -> None:
         super().__init__(id=id)
         self._is_colorless = is_colorless
         self._pictures: tuple[Picture, ...] = ()
+        self._readout: Line = ()
 
-    def show(self, pictures: tuple[Picture, ...]) -> None:
+    def show(self, pictures: tuple[Picture, ...], readout: Line = ()) -> None:
         """Draws these pictures in place of the last ones, and takes as many lines as they need."""
-        self._pictures = pictures
+        self._pictures, self._readout = pictures, readout
         self.styles.height = height_of(pictures[0].pixels.shape[0]) if pictures else 0
         self.refresh()
 
@@ -62,20 +72,29 @@ class Pictures(Drawn):
         """The titles, the pixels, and the notes below."""
         width = self.size.width
         if not self._pictures:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.ground)
         n_rows, side = self._pictures[0].pixels.shape[0] // 2, self._pictures[0].pixels.shape[1]
         if y == 0 or y == n_rows + 1:
             texts = [each.title if y == 0 else each.note for each in self._pictures]
             spans = [Span(f" {fitted(text, side)} ", STRONG if y == 0 else DIM) for text in texts]
             return self.strip_of(spans, width)
         if y > n_rows + 1:
-            return Strip.blank(width, self.rich_style)
+            return self.strip_of(self._readout, width)
         segments: list[Segment] = []
         for picture in self._pictures:
-            segments.append(Segment(" ", self.rich_style))
+            segments.append(Segment(" ", self.ground))
             segments += self._cells(picture, 2 * (y - 1))
-            segments.append(Segment(" ", self.rich_style))
-        return Strip(segments).adjust_cell_length(width, self.rich_style).simplify()
+            segments.append(Segment(" ", self.ground))
+        return Strip(segments).adjust_cell_length(width, self.ground).simplify()
+
+    def on_click(self, event: events.Click) -> None:
+        """A click on any of the pictures points at the same place of all."""
+        if not self._pictures:
+            return
+        side, row = self._pictures[0].pixels.shape[1], 2 * (event.y - 1) + 0.5
+        column = event.x % (side + _GAP) - 1
+        if 0 <= row < side and 0 <= column < side and event.x // (side + _GAP) < len(self._pictures):
+            self.post_message(self.Pointed(row / side, (column + 0.5) / side))
 
     def _cells(self, picture: Picture, row: int) -> list[Segment]:
         if self._is_colorless:

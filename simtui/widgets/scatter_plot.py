@@ -20,7 +20,8 @@ from simtui.widgets.drawn import Drawn
 _TITLE_LINES = 1
 _AXIS_LINES = 2
 _INSIDE, _INSIDE_SHARE = "#2bbf91", 0.14
-_INSIDE_256 = "#303030"  # a faint green has no neighbour among 256 colours but black
+# By whether the ground is dark: a faint green has no neighbour among 256 colours but black.
+_INSIDE_256 = {True: "#303030", False: "#d0d0d0"}
 _CURSOR = "#ffffff"
 
 
@@ -59,7 +60,7 @@ class ScatterPlot(Drawn):
         """The title, then the plot with its points."""
         width, height = self.size
         if self._scatter is None or width < 20 or height < 6:
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.ground)
         if y < _TITLE_LINES:
             return self.strip_of([Span(f" {self._scatter.title}", STRONG)], width)
         if self._places is None:
@@ -68,12 +69,12 @@ class ScatterPlot(Drawn):
             self._plot = plot(self._scatter.series, self._scatter.frame, width, height - _TITLE_LINES)
         row = y - _TITLE_LINES
         if row >= len(self._plot):
-            return Strip.blank(width, self.rich_style)
+            return Strip.blank(width, self.ground)
         cells = [self._cell(x, row, cell.text, cell.curve) for x, cell in enumerate(self._plot[row])]
         runs = ("".join(text for text, _ in each) for _, each in groupby(cells, lambda cell: cell[1]))
         looks = [look for look, _ in groupby(cells, lambda cell: cell[1])]
         segments = [Segment(text, self._look(*look)) for text, look in zip(runs, looks, strict=True)]
-        return Strip(segments).adjust_cell_length(width, self.rich_style)
+        return Strip(segments).adjust_cell_length(width, self.ground)
 
     def on_click(self, event: events.Click) -> None:
         """A click chooses the point that is nearest within two cells."""
@@ -136,7 +137,8 @@ class ScatterPlot(Drawn):
             return self.look(role, "#000000", _CURSOR)
         if ground == "inside" and not self._is_colorless:
             base = self.background_colors[1].hex6.lower()
-            return self.look(role, color, _INSIDE_256 if self._is_256 else mixed(_INSIDE, base, _INSIDE_SHARE))
+            inside_256 = _INSIDE_256[self.app.current_theme.dark]
+            return self.look(role, color, inside_256 if self._is_256 else mixed(_INSIDE, base, _INSIDE_SHARE))
         return self.look(role, color)
 
 

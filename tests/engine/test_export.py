@@ -67,8 +67,8 @@ def test_hostile_names_stay_in_their_cells(file_format: str) -> None:
         assert names[:-1] == list(HOSTILE[:-1]) and names[-1] == "caf\\udce9"
         return
     text = content.decode("utf-8", "surrogateescape")
-    if file_format == "csv":
-        rows = list(csv.reader(io.StringIO(text)))[1:]
+    if file_format in ("csv", "tsv"):
+        rows = list(csv.reader(io.StringIO(text), delimiter="," if file_format == "csv" else "\t"))[1:]
         assert [row[0] for row in rows] == ["'=1+1", *HOSTILE[1:]]
         return
     assert "\x1b" not in text and "\u202e" not in text
@@ -93,15 +93,15 @@ def test_a_table_without_rows_is_a_table(file_format: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("x.csv", "csv"), ("x.MD", "markdown"), ("x.tex", "latex"), ("x.parquet", "parquet"), ("x.txt", "csv"),
-     ("x", "csv")],
+    [("x.csv", "csv"), ("x.MD", "markdown"), ("x.tex", "latex"), ("x.tsv", "tsv"), ("x.parquet", "parquet"),
+     ("x.txt", "csv"), ("x", "csv")],
 )  # fmt: skip
 def test_the_name_of_a_file_says_its_format(name: str, expected: str) -> None:
     assert format_of(Path(name)) == expected
 
 
 def test_an_unknown_format_and_a_missing_library_are_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(StudyError, match="choose one of csv, markdown, latex, parquet"):
+    with pytest.raises(StudyError, match="choose one of csv, tsv, markdown, latex, parquet"):
         to_bytes(TABLE, "xlsx")
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MachineError, match="needs pyarrow"):

@@ -243,7 +243,6 @@ async def test_clicks_do_what_keys_do(study: Path) -> None:
     async with opened(study) as pilot:
         await pilot.click("#grid", offset=(5, 3))
         assert app_of(pilot).selection.run_id == app_of(pilot).snapshot.records[2].run_id  # type: ignore[union-attr]
-        await pilot.click("#grid", offset=(5, 0))
         await pilot.click("#grid", offset=(5, 3))
         await until(pilot, lambda: view_of(pilot).VIEW == "map" and "Linear" in text_of(pilot, "summary"))
         layout = pilot.app.screen.query_one(SimilarityMap)._layout

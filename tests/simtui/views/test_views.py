@@ -23,7 +23,7 @@ from engine.study import MeasureSection, run_specs
 from simtui.analyses import Found
 from simtui.reader import Snapshot
 from simtui.selection import Selection, after
-from simtui.views import curves, forgetting, layer_map, runs
+from simtui.views import curves, forgetting, layer_map, map_panel, runs
 from simtui.views.parts import Line
 from simtui.views.progress import duration, progress_line
 from tests.engine.analysis.made_runs import study_of_records
@@ -199,14 +199,14 @@ class TestLayerMap:
     def test_the_side_panel_compares_each_block_with_itself(self) -> None:
         record = _record()
         results = made_results(record.spec, 6, 5)
-        text = _text(layer_map.side_panel(self._map(), results, 30, 30))
+        text = _text(map_panel.side_panel(self._map(), results, 30, 30))
         for i in range(6):
             assert f"block {i + 1} " in text and f"{similarity('full', 0, 4, i, i):.3f}" in text
         assert f"accuracy       {accuracy('full', 0, 4):.3f}" in text
         brier = replace(results, quality={**results.quality, "test_brier": np.full(5, 0.3)})
-        assert "Brier score    0.300" in _text(layer_map.side_panel(self._map(), brier, 30, 30))
+        assert "Brier score    0.300" in _text(map_panel.side_panel(self._map(), brier, 30, 30))
         assert "of this run" not in text
-        assert "… 3 more" in _text(layer_map.side_panel(self._map(), results, 30, 12))
+        assert "… 3 more" in _text(map_panel.side_panel(self._map(), results, 30, 12))
 
     def test_the_side_panel_has_the_quality_of_the_layer_under_the_cursor(self) -> None:
         ranks = np.arange(30, dtype=np.float32).reshape(5, 6)
@@ -215,15 +215,14 @@ class TestLayerMap:
             "unknown_cls": ranks,
         })  # fmt: skip
         shown = replace(self._map(), column=2)
-        text = _text(layer_map.side_panel(shown, results, 30, 30))
+        text = _text(map_panel.side_panel(shown, results, 30, 30))
         assert f"{shown.layers[2]} of this run, CLS" in text
         assert "effective rank (RankMe) 26.000" in text.replace(")", ") ").replace("  ", " ")
         assert "76.000" not in text and "unknown" not in text
-        assert "effective rank" not in _text(layer_map.side_panel(shown, results, 30, 16))  # bars come first
+        assert "effective rank" not in _text(map_panel.side_panel(shown, results, 30, 16))  # bars come first
 
     def test_long_trainings_fit_into_the_epoch_line(self) -> None:
-        shown = replace(self._map(), epoch=500, n_epochs=1001)
-        text = "".join(span.text for span in layer_map.epoch_line(shown))
+        text = "".join(span.text for span in layer_map.epoch_line(500, 1001))
         assert "500 of 1000" in text and len(text) < 60
 
 

@@ -1,0 +1,174 @@
+"""What lies over a view, under keys that come faster than screens and in terminals that are too small for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from textual._compositor import LayoutUpdate
+from textual.command import CommandList, CommandPalette
+from textual.events import Key, Resize
+from textual.geometry import Size
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from simtui.screens.ask import AskScreen
+from simtui.screens.confirm import ConfirmScreen
+from simtui.screens.help import HelpScreen
+from simtui.screens.over import lay_over
+from simtui.widgets.grid import Grid
+from tests.simtui.driving import app_of, opened, press, until, view_of, written
+
+
+def _at_once(pilot: Pilot[None], *keys: str) -> None:
+    """Keys as a terminal sends those that were typed while the app was busy."""
+    for key in keys:
+        pilot.app.post_message(Key(key, key if len(key) == 1 else None))
+
+
+async def _resize(pilot: Pilot[None], width: int, height: int) -> None:
+    pilot.app._driver._size = (width, height)  # type: ignore[union-attr]
+    pilot.app.post_message(Resize(Size(width, height), Size(width, height)))
+    await asyncio.sleep(0.05)
+    await pilot.pause()
+
+
+# --- keys faster than screens
+
+
+@pytest.mark.parametrize(
+    "keys", [("question_mark", "question_mark"), ("question_mark", "n", "question_mark"), ("n", "n"), ("n", "ctrl+p")]
+)
+async def test_one_thing_lies_over_a_view(study: Path, keys: tuple[str, ...]) -> None:
+    async with opened(study) as pilot:
+        _at_once(pilot, *keys)
+        await until(pilot, lambda: len(pilot.app.screen_stack) > 2)
+        await pilot.pause(0.1)
+        await press(pilot, "escape")
+        if "ctrl+p" in keys:
+            await press(pilot, "escape")
+        assert view_of(pilot).VIEW == "runs"
+
+
+@pytest.mark.parametrize("opens", ["question_mark", "n", "ctrl+p"])
+async def test_left_twice_it_takes_nothing_from_below(study: Path, opens: str) -> None:
+    async with opened(study) as pilot:
+        await press(pilot, opens)
+        assert len(pilot.app.screen_stack) == 3
+        _at_once(pilot, "escape", "escape", "escape")
+        await pilot.pause(0.1)
+        assert view_of(pilot).VIEW == "runs"
+        await press(pilot, "2", "1")
+        assert view_of(pilot).VIEW == "runs"
+
+
+@pytest.mark.parametrize("opens", ["question_mark", "n", "ctrl+p"])
+async def test_a_view_comes_to_the_front_whatever_lies_over_the_one_before(study: Path, opens: str) -> None:
+    async with opened(study) as pilot:
+        await press(pilot, opens)
+        app_of(pilot).action_view("space")
+        await pilot.pause(0.1)
+        assert view_of(pilot).VIEW == "space" and len(pilot.app.screen_stack) == 2
+        await press(pilot, "1")
+        assert view_of(pilot).VIEW == "runs" and len(pilot.app.screen_stack) == 2
+
+
+async def test_a_page_key_before_the_palette_has_a_list_does_nothing(study: Path) -> None:
+    async with opened(study) as pilot:
+        _at_once(pilot, "ctrl+p")
+        await until(pilot, lambda: isinstance(pilot.app.screen, CommandPalette))
+        commands = pilot.app.screen.query_one(CommandList)
+        for _ in range(200):  # keys all the while that it is made
+            _at_once(pilot, "pagedown", "pageup")
+            await asyncio.sleep(0.002)
+        await until(pilot, lambda: commands.option_count > 3 and commands.size.height > 3)
+        await pilot.press("pageup", "pagedown")
+        await until(pilot, lambda: (commands.highlighted or 0) > 0)
+
+
+# --- too small for it
+
+
+async def test_the_palette_survives_any_size_and_keeps_what_was_typed(study: Path) -> None:
+    async with opened(study) as pilot:
+        await press(pilot, "ctrl+p", "t", "h")
+        for width in (59, 11, 5, 1, 11, 3):
+            await _resize(pilot, width, 30)
+            await pilot.press("down", "pagedown", "x")
+        await _resize(pilot, 80, 19)
+        assert not any(widget.region.area for widget in pilot.app.screen.query(CommandList))
+        await _resize(pilot, 80, 24)
+        await pilot.press("e")
+        assert pilot.app.screen.query_one(Input).value == "the"
+        assert pilot.app.screen.query_one(CommandList).region.area
+        await press(pilot, "escape")
+        assert view_of(pilot).VIEW == "runs"
+
+
+async def test_a_question_is_hidden_and_comes_back_as_it_was(study: Path) -> None:
+    given: list[str | None] = []
+    async with opened(study) as pilot:
+        lay_over(pilot.app.screen, AskScreen("which?", "any"), given.append)
+        await pilot.pause()
+        await pilot.press("a", "b")
+        await _resize(pilot, 40, 24)
+        await pilot.press("c", "enter")
+        assert not pilot.app.screen.query_one("#ask").region.area
+        await _resize(pilot, 80, 24)
+        assert pilot.app.screen.query_one("#ask").region.area
+        await pilot.press("d", "enter")
+        await pilot.pause()
+        assert given == ["abd"]
+        assert view_of(pilot).VIEW == "runs"
+
+
+async def test_nobody_says_yes_to_what_is_hidden(study: Path) -> None:
+    given: list[bool | None] = []
+    async with opened(study) as pilot:
+        lay_over(pilot.app.screen, ConfirmScreen("stop?", "it costs", "x"), given.append)
+        await pilot.pause()
+        await _resize(pilot, 80, 10)
+        await press(pilot, "y")
+        assert given == [None]
+
+
+async def test_the_view_says_what_it_needs_where_something_hidden_lies_over_it(study: Path) -> None:
+    async with opened(study) as pilot:
+        await press(pilot, "question_mark")
+        below = pilot.app.screen_stack[-2]
+        await _resize(pilot, 50, 15)
+        assert isinstance(pilot.app.screen, HelpScreen) and not pilot.app.screen.query_one("#help-panel").region.area
+        assert below.query_one("#small").region.area == 50 * 15
+        assert pilot.app.screen.styles.background.a == 0
+        await press(pilot, "escape", "question_mark", "ctrl+p")
+        assert len(pilot.app.screen_stack) == 2, "nothing opens where it would be hidden"
+
+
+# --- the rest
+
+
+@pytest.mark.parametrize(("view", "turns"), [("1", "b"), ("4", "t"), ("5", "t"), ("7", ""), ("9", "")])
+async def test_left_and_right_mean_nothing_in_a_table(study: Path, view: str, turns: str) -> None:
+    async with opened(study, view=view) as pilot:
+        if turns:
+            await press(pilot, turns)
+        grid = pilot.app.screen.query_one(Grid)
+        await until(pilot, lambda: grid.region.area and grid.key is not None)
+        key = grid.key
+        await press(pilot, "left", "right", "h", "l")
+        assert grid.key == key
+
+
+@pytest.mark.parametrize("opens", ["", "question_mark", "n", "ctrl+p"])
+async def test_everything_is_drawn_anew(study: Path, opens: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[object] = []
+    async with opened(study) as pilot:
+        if opens:
+            await press(pilot, opens)
+        await pilot.pause(0.6)
+        before = written(pilot)
+        monkeypatch.setattr(pilot.app, "_display", lambda _, update: drawn.append(update))
+        await press(pilot, "ctrl+l")
+        assert any(isinstance(update, LayoutUpdate) and update.region.size == (80, 24) for update in drawn)
+        assert written(pilot) == before
