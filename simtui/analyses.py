@@ -33,7 +33,7 @@ def found_of(view: str, data: StudyData, options: TableOptions) -> Found:
         return Found(error, data)
 
 
-# By name, and loaded by the first view that asks: scipy and what else they need takes longer to load than the app.
+# By name, and loaded by the first view that asks.
 ANALYSES: Mapping[str, tuple[str, str]] = {
     TRAJECTORIES: ("trajectory", "trajectories"),
     LAYERS: ("layer_profile", "layer_profiles"),

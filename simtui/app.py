@@ -190,6 +190,8 @@ class SimtuiApp(App[None]):
         for slot in (MAP, PINNED, ATTENTION, JOBS, *ANALYSES):
             is_wanted = slot == wanted or (slot, wanted) == (PINNED, MAP)
             self._reader.watch(slot, self._question(slot) if is_wanted else None)
+        questions = map(self._question, (MAP, *ANALYSES))
+        self._reader.expect([each for each in questions if each is not None])
         if isinstance(self.screen, ViewScreen):
             self.screen.show()
         self._remember_soon()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
 from engine.errors import MachineError, SimtuiError
+from engine.jobs.child import run_child
+
+_LIMIT_S = 3600.0
+_LATER = "try again when this machine has less to do"
 
 
 class Child:
@@ -23,8 +27,7 @@ class Child:
 
     def __init__(self, about: str, arguments: Sequence[str]) -> None:
         self._about = about
-        self._is_ended = False
-        self._process: subprocess.Popen[bytes] | None = None
+        self._stop = threading.Event()
         self._command = [sys.executable, "-m", *arguments]
 
     def answer(self) -> dict[str, Any] | None:
@@ -34,23 +37,20 @@ class Child:
             SimtuiError: what the process says, or that it ended without a word.
         """
         try:
-            self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
+            code, output, errors = run_child(self._command, _LIMIT_S, self._stop)
+        except subprocess.TimeoutExpired as error:
+            if self._stop.is_set():
+                return None
+            raise MachineError(self._about, f"no answer came in {_LIMIT_S / 60:.0f} min", _LATER) from error
         except OSError as error:
             problem = f"no process could be started ({error.strerror or error})"
-            raise MachineError(self._about, problem, "try again when this machine has less to do") from error
-        if self._is_ended:
-            self._process.kill()
-        output, errors = self._process.communicate()
-        if self._is_ended:
-            return None
+            raise MachineError(self._about, problem, _LATER) from error
         try:
             answer: dict[str, Any] = json.loads(output)
         except ValueError as error:
             said = errors.decode("utf-8", "replace").strip().splitlines()
             last = said[-1][:200] if said else "without a word"
-            problem = f"its process ended with code {self._process.returncode} ({last})"
+            problem = f"its process ended with code {code} ({last})"
             raise MachineError(self._about, problem, 'see what is broken with "simtui doctor"') from error
         failure = answer.get("error", answer)
         if isinstance(failure, dict) and "problem" in failure and "fix" in failure:
@@ -59,7 +59,4 @@ class Child:
 
     def end(self) -> None:
         """Nobody waits for the answer any more."""
-        self._is_ended = True
-        if self._process is not None:
-            with contextlib.suppress(OSError):
-                self._process.kill()
+        self._stop.set()

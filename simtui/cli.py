@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import shutil
@@ -431,6 +432,7 @@ def _open(studies: list[Path], images: str | None = None) -> None:
 
     keymap = read_keys(keys_path())
     remember(studies[0])
+    gc.freeze()  # what is loaded stays: looking through it for garbage stops the keys for 60 ms, again and again
     SimtuiApp(studies, memory=Memory(), keymap=keymap, images=images).run()
 
 

@@ -1,8 +1,9 @@
 """Owns the one thread that reads results; knows nothing of screens, and draws nothing.
 
 Screens say what they look at (`watch`); the thread answers at once, and again whenever the files behind the answer
-change. It looks at modification times about once a second, opens only what has changed, and keeps ready results in a
-small cache. Answers carry their question, so that a screen can drop one that it no longer asks.
+change. It looks at modification times about once a second, less often while nobody runs the study, opens only what has
+changed, and keeps ready results in a small cache. Answers carry their question, so that a screen can drop one that it
+no longer asks. While nothing is wanted of it, it finds the answers to what may be asked next (`expect`).
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from engine.analysis.attention import study_attention
 from engine.analysis.options import TableOptions
-from engine.analysis.study_data import StudyDataCache, in_study_order
+from engine.analysis.study_data import StudyData, StudyDataCache, in_study_order
 from engine.errors import MachineError, SimtuiError
 from engine.jobs.details import JobDetails, JobReader
 from engine.jobs.progress import StudyProgress, study_progress
@@ -29,7 +31,13 @@ from simtui.actions import MAP
 from simtui.analyses import Found, found_of
 
 POLL_S = 1.0
+# Nobody runs the study and nobody touches a key: one look in so many. Of 1,000 runs a look takes 7 ms.
+CALM_POLLS = 3
 CACHE_BYTES = 64 << 20
+# After so long without a wish the thread works ahead, and lets the screen have the processor after each bit of it.
+_CALM_S = 1.0
+_BREATH_S = 0.002
+_DRAWN_WITH = ("plotext",)  # what views load when they are first drawn: 0.3 s
 
 
 @dataclass(frozen=True)
@@ -123,6 +131,8 @@ class Reader:
         self._wake = threading.Event()
         self._is_stopping = False
         self._watched: dict[str, Question] = {}
+        self._expected: tuple[Question, ...] = ()
+        self._touched_s = time.monotonic()
         self._index = 0
         self._thread = threading.Thread(target=self._run, name="simtui-reader", daemon=True)
 
@@ -145,8 +155,13 @@ class Reader:
     def open(self, index: int) -> None:
         """Turns to another of the studies."""
         with self._lock:
-            self._index, self._watched = index, {}
+            self._index, self._watched, self._expected = index, {}, ()
         self._wake.set()
+
+    def expect(self, questions: Sequence[Question]) -> None:
+        """What may be asked next. Somebody is there: the files are looked at soon, and work ahead waits."""
+        with self._lock:
+            self._expected, self._touched_s = tuple(questions), time.monotonic()
 
     def watch(self, slot: str, question: Question | None) -> None:
         """Answers the question now and whenever its files change; one question a slot, None for no more answers."""
@@ -161,22 +176,42 @@ class Reader:
 
     def _run(self) -> None:
         try:
-            study, index, polled_s = None, -1, 0.0
+            study, index, polled_s, answered = None, -1, 0.0, None
             while not self._is_stopping:
                 with self._lock:
-                    wanted, watched = self._index, tuple(self._watched.values())
+                    wanted, watched, expected = self._index, tuple(self._watched.values()), self._expected
                 if study is None or wanted != index:
                     study, index, polled_s = _StudyReader(self._paths[wanted]), wanted, 0.0
-                if time.monotonic() - polled_s >= self._poll_s or polled_s == 0.0:
+                is_due = polled_s == 0.0 or self._is_due(study, polled_s)
+                if is_due:
                     polled_s = time.monotonic()
                     if (snapshot := study.poll()) is not None:
                         self._post(snapshot)
-                for answer in study.answers(watched):
-                    self._post(answer)
-                self._wake.wait(max(0.01, self._poll_s - (time.monotonic() - polled_s)))
+                if is_due or watched != answered:
+                    answered = watched
+                    for answer in study.answers(watched, expected):
+                        self._post(answer)
+                self._work_ahead(study)
+                since_s = (time.monotonic() - polled_s) % self._poll_s
+                self._wake.wait(max(0.01, self._poll_s - since_s))
                 self._wake.clear()
         except BaseException as error:  # handed over: the screen must not wait for a thread that has died
             self._post(Broken(error))
+
+    def _is_due(self, study: _StudyReader, polled_s: float) -> bool:
+        """Whether it is time to look at the files."""
+        is_calm = not study.is_running and self._touched_s < polled_s
+        return time.monotonic() - polled_s >= self._poll_s * (CALM_POLLS if is_calm else 1)
+
+    def _work_ahead(self, study: _StudyReader) -> None:
+        """Until there is nothing left to do, or something is wanted: only where no study needs the processor."""
+        with self._lock:
+            expected, touched_s = self._expected, self._touched_s
+        if study.is_running or time.monotonic() - touched_s < _CALM_S:
+            return
+        for _ in study.ahead(expected):
+            if self._wake.wait(_BREATH_S) or self._touched_s != touched_s:
+                return
 
 
 class _StudyReader:
@@ -190,6 +225,9 @@ class _StudyReader:
         self._last: Snapshot | None = None
         self._progress: StudyProgress | None = None
         self._answered: dict[Question, object] = {}
+        self._found: dict[Question, tuple[object, Found]] = {}  # with the stamp of what it was made from
+        self._prepared: tuple[object, ...] | None = None  # for what questions and which state `ahead` is done
+        self._data_now: tuple[object, StudyData] | None = None  # with its stamp
         self._cache = _ResultsCache(CACHE_BYTES)
         self._data: StudyDataCache | None = None
         self._jobs: JobReader | None = None
@@ -209,17 +247,44 @@ class _StudyReader:
         self._last = snapshot
         return snapshot
 
-    def answers(self, watched: Sequence[Question]) -> list[Answer]:
+    @property
+    def is_running(self) -> bool:
+        """Whether somebody runs the study, as far as is known."""
+        return self._progress is None or self._progress.is_running
+
+    def ahead(self, expected: Sequence[Question]) -> Iterator[None]:
+        """Finds the answers to what may be asked, a bit at a time; nothing where that has been done."""
+        wanted = (tuple(expected), self._last)
+        if self._folder is None or self._data is None or wanted == self._prepared or not expected:
+            return
+        self._keep(expected)
+        for name in _DRAWN_WITH:
+            import_module(name)
+            yield
+        for record in self._records:
+            if self._data.read_ahead(record):
+                yield
+        for question in expected:
+            self._value(self._folder, question, self._stamp_of(question))
+            yield
+        self._prepared = wanted
+
+    def answers(self, watched: Sequence[Question], expected: Sequence[Question] = ()) -> list[Answer]:
         """Answers to the questions that are new or whose files have changed."""
+        self._keep((*watched, *expected))
         self._answered = {question: stamp for question, stamp in self._answered.items() if question in watched}
         found = []
         for question in watched:
             stamp = self._stamp_of(question)
             if self._folder is not None and self._answered.get(question) != stamp:
                 self._answered[question] = stamp
-                value = stamp if isinstance(stamp, JobDetails) else self._value(self._folder, question)
+                value = stamp if isinstance(stamp, JobDetails) else self._value(self._folder, question, stamp)
                 found.append(Answer(question, value))
         return found
+
+    def _keep(self, questions: Sequence[Question]) -> None:
+        """One answer to each of these is held, and no other."""
+        self._found = {question: found for question, found in self._found.items() if question in questions}
 
     def _snapshot(self) -> Snapshot:
         if self._folder is None:
@@ -251,18 +316,35 @@ class _StudyReader:
         if isinstance(question, RunQuestion | AttentionQuestion):
             name = RESULTS_FILE if isinstance(question, RunQuestion) else RUN_FILE
             return file_stamp(self._folder.run_path(question.run_id) / name), "asked"
-        return {each.run_id: file_stamp(self._folder.run_path(each.run_id) / RESULTS_FILE) for each in self._records}
+        # With the state: a run whose last results are there is done only when its record says so.
+        stamp = {
+            each.run_id: (file_stamp(self._folder.run_path(each.run_id) / RESULTS_FILE), each.state)
+            for each in self._records
+        }
+        if self._data_now and self._data_now[0] == stamp:
+            return self._data_now[0]  # the same one: answers hold it
+        return stamp
 
-    def _value(self, folder: StudyFolder, question: Question) -> Results | Found | Maps | SimtuiError | None:
+    def _value(
+        self, folder: StudyFolder, question: Question, stamp: object
+    ) -> Results | Found | Maps | SimtuiError | None:
         if isinstance(question, StudyQuestion):
-            assert self._data is not None
-            return found_of(question.view, self._data.read(self._records), question.options)
+            held = self._found.get(question)
+            if held is None or held[0] != stamp:
+                held = self._found[question] = (stamp, found_of(question.view, self._data_of(stamp), question.options))
+            return held[1]
         try:
             if isinstance(question, AttentionQuestion):
                 return study_attention(folder, folder.record(question.run_id))
             return self._cache.results(folder, question.run_id)
         except SimtuiError as error:
             return error
+
+    def _data_of(self, stamp: object) -> StudyData:
+        assert self._data is not None
+        if self._data_now is None or self._data_now[0] != stamp:
+            self._data_now = stamp, self._data.read(self._records)
+        return self._data_now[1]
 
 
 class _ResultsCache:

@@ -187,6 +187,15 @@ class StudyDataCache:
             sum(held is None and record.epochs_done < 0 for record, held in found),
         )
 
+    def read_ahead(self, record: RunRecord) -> bool:
+        """Reads one run, so that `read` need not; whether there was anything to read."""
+        held = self._held.get(record.run_id)
+        found = self._entry(record)
+        if found is None or (held is not None and held[0] == found[0]):
+            return False
+        self._held[record.run_id] = found
+        return True
+
     def _entry(self, record: RunRecord) -> tuple[Stamp, RunData | DamagedRun] | None:
         stamp = file_stamp(self._folder.run_path(record.run_id) / RESULTS_FILE)
         if stamp is None:

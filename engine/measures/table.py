@@ -59,7 +59,7 @@ class Measure:
         """What to know before a value at `n` images and `d` features is believed; None where there is nothing."""
         if n >= self.images_a_feature * d:
             return None
-        return f"{self.label} is inflated: n = {n} is not ≫ d = {d}"
+        return f"{self.label} is inflated: n = {n} is not >> d = {d}"
 
 
 _EUCLIDEAN: frozenset[Invariance] = frozenset({"orthogonal", "isotropic scaling", "translation"})

@@ -19,6 +19,6 @@ class Commands(CommandPalette, OverScreen[None]):
     ]
 
     def action_page(self, which: str) -> None:
-        """A page up or down, once the list has a place: before, `OptionList._move_page` looks for lines that it lacks."""
+        """A page up or down; before the list has a place, `OptionList._move_page` breaks: it has no lines yet."""
         if self.query_one(CommandList).scrollable_content_region:
             self._action_command_list(which)

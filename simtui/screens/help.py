@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding
 from textual.containers import VerticalScroll
@@ -62,7 +63,7 @@ class HelpScreen(OverScreen[None]):
         with VerticalScroll(id="help-panel"):
             yield Lines(id="help")
 
-    def on_resize(self) -> None:
+    def on_resize(self, event: events.Resize) -> None:
         """Fills the panel as wide as it is."""
         lines = help_lines(self._view, self._actions, min(self.size.width - _MARGINS, _WIDTH))
         text = self.query_one(Lines)

@@ -84,8 +84,12 @@ def curves_view(
     epoch = selection.epoch_among(n_epochs)
     names = _names(shown, found.value, selection)
     score = shown[0].score.label
+    run_ids = {run_id for each in shown for run_id in each.run_ids}
+    planned = max((each.spec.epochs for each in found.data.records if each.run_id in run_ids), default=0)
     panels = [
-        _panel(title, [getattr(each, field) for each in shown], n_epochs, selection.band, is_colorless)
+        _panel(
+            title, [getattr(each, field) for each in shown], max(n_epochs - 1, planned), selection.band, is_colorless
+        )
         for title, field in ((measure_name(key), "similarity"), (f"test {score}", "accuracy"))
     ]
     return CurvesView(
@@ -154,7 +158,7 @@ def _names(shown: Sequence[Trajectory], found: Sequence[Trajectory], selection: 
     return tuple(f"{safe(short[each.backbone])}, {each.method}" for each in shown)
 
 
-def _panel(title: str, curves: Sequence[Curve], n_epochs: int, band: Band, is_colorless: bool) -> Panel:
+def _panel(title: str, curves: Sequence[Curve], last_epoch: int, band: Band, is_colorless: bool) -> Panel:
     series = tuple(
         _series(curve, band, curve_letter(i) if is_colorless else "braille") for i, curve in enumerate(curves)
     )
@@ -166,7 +170,7 @@ def _panel(title: str, curves: Sequence[Curve], n_epochs: int, band: Band, is_co
         low, high = (low - 0.1, high) if high >= 1.0 else (low, low + 0.2)
     tenths = range(round(low * 10), round(high * 10) + 1)
     y_ticks = tuple(tenth / 10 for tenth in tenths if len(tenths) <= 6 or tenth % 2 == 0)
-    last = max(n_epochs - 1, 1)
+    last = max(last_epoch, 1)  # the planned one: the curves of a running study grow, and do not move
     x_step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if last / step <= 6)
     x_ticks = tuple(float(tick) for tick in range(0, last + 1, x_step))
     return Panel(title, series, Frame((0.0, float(last)), (low, high), x_ticks, y_ticks))

@@ -161,7 +161,7 @@ def fit_columns(sheet: Sheet, width: int) -> tuple[int, tuple[tuple[int, int], .
     """
     widths = sheet.widths
     kept = list(range(len(widths)))
-    while _needed(sheet.columns, widths, kept) > width:
+    while kept and _needed(sheet.columns, widths, kept) > width:  # a sheet that is not filled yet has no columns
         last = max(kept, key=lambda i: (sheet.columns[i].rank, i))
         if sheet.columns[last].rank == 0:
             break

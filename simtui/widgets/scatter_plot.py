@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
 from rich.segment import Segment
 from rich.style import Style
@@ -23,6 +24,15 @@ _INSIDE, _INSIDE_SHARE = "#2bbf91", 0.14
 # By whether the ground is dark: a faint green has no neighbour among 256 colours but black.
 _INSIDE_256 = {True: "#303030", False: "#d0d0d0"}
 _CURSOR = "#ffffff"
+
+
+class _Canvas(NamedTuple):
+    """Where the points lie in the widget: the first column, the number of rows, the cells of both lines."""
+
+    left: int
+    n_rows: int
+    x_line: int | None
+    y_line: int | None
 
 
 class ScatterPlot(Drawn):
@@ -70,7 +80,8 @@ class ScatterPlot(Drawn):
         row = y - _TITLE_LINES
         if row >= len(self._plot):
             return Strip.blank(width, self.ground)
-        cells = [self._cell(x, row, cell.text, cell.curve) for x, cell in enumerate(self._plot[row])]
+        canvas = self._canvas()
+        cells = [self._cell(x, row, cell.text, cell.curve, canvas) for x, cell in enumerate(self._plot[row])]
         runs = ("".join(text for text, _ in each) for _, each in groupby(cells, lambda cell: cell[1]))
         looks = [look for look, _ in groupby(cells, lambda cell: cell[1])]
         segments = [Segment(text, self._look(*look)) for text, look in zip(runs, looks, strict=True)]
@@ -112,11 +123,18 @@ class ScatterPlot(Drawn):
     def _left(self) -> int:
         return axis_width(self._scatter.frame if self._scatter else Frame((0, 1), (0, 1), (), ()))
 
-    def _cell(self, x: int, row: int, text: str, curve: int | None) -> tuple[str, tuple[str, str, str]]:
+    def _canvas(self) -> _Canvas:
+        assert self._scatter is not None
+        n_rows = self.size.height - _TITLE_LINES - _AXIS_LINES
+        return _Canvas(self._left, n_rows, self._column(self._scatter.x_line), self._row(self._scatter.y_line))
+
+    def _cell(
+        self, x: int, row: int, text: str, curve: int | None, canvas: _Canvas
+    ) -> tuple[str, tuple[str, str, str]]:
         """A cell's text and its look: role, colour, ground."""
         assert self._scatter is not None
-        scatter, is_canvas = self._scatter, row < self.size.height - _TITLE_LINES - _AXIS_LINES and x >= self._left
-        x_line, y_line = self._column(scatter.x_line), self._row(scatter.y_line)
+        scatter, is_canvas = self._scatter, row < canvas.n_rows and x >= canvas.left
+        x_line, y_line = canvas.x_line, canvas.y_line
         is_inside = is_canvas and x_line is not None and y_line is not None and x >= x_line and row >= y_line
         ground = "inside" if is_inside else ""
         point = (self._places or {}).get(row, {}).get(x)

@@ -377,7 +377,7 @@ async def test_row_56_fewer_images_than_features(run_path: Path) -> None:
     record = read_record(run_path)
     write_record(run_path, record.with_(provenance=replace(record.provenance, n_probe=20, n_features=500)))
     async with opened(run_path.parents[1], view="2") as pilot:
-        warning = "linear CKA (biased) is inflated: n = 20 is not ≫ d = 500; m: debiased CKA"
+        warning = "linear CKA (biased) is inflated: n = 20 is not >> d = 500; m: debiased CKA"
         assert warning in text_of(pilot, "warning")
         await press(pilot, "m")
         assert "debiased" in text_of(pilot, "readout") and "inflated" not in text_of(pilot, "warning")

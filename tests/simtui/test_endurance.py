@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from textual.events import Key, Resize
 from textual.geometry import Size
-from textual.pilot import Pilot
+from textual.pilot import Pilot, WaitForScreenTimeout
 
 from simtui.actions import ACTIONS, SHORT_VIEWS, VIEWS
 from simtui.app import SimtuiApp
@@ -17,10 +17,10 @@ from tests.simtui.driving import app_of, opened, press, settled, until, view_of,
 from tests.simtui.studies import study_of, write_attention_maps, write_study
 
 N_KEYS, N_SIZES = 5000, 1000
-SEEDS = (1, 2)
+SEEDS = (1, 2, 3, 4, 5)
 _LEAVE = {"q", "ctrl+q"}
 # Keys that no view has, of each kind that a terminal sends: they must do nothing, or what Textual does with them.
-_OTHERS = ("z", "Z", "f5", "tab", "shift+tab", "escape", "space", "backspace", "ctrl+l", "0", "ß", "é", "enter")
+_OTHERS = ("z", "Z", "f5", "tab", "shift+tab", "escape", "space", "backspace", "0", "ß", "é", "enter")
 KEYS = [*sorted({key for action in ACTIONS for key in action.keys} - _LEAVE), *_OTHERS]
 _TOGETHER = 100  # keys between two looks whether all is well: people do not wait for a repaint either
 
@@ -39,6 +39,17 @@ async def _post(pilot: Pilot[None], keys: list[str]) -> None:
     for key in keys:
         pilot.app.post_message(Key(key, key if len(key) == 1 else None))
         await asyncio.sleep(0)
+
+
+async def _caught_up(pilot: Pilot[None]) -> None:
+    """Waits until the keys are done; Pilot gives up after 30 s, which a hundred keys may take on a loaded machine."""
+    for left in reversed(range(10)):
+        try:
+            await pilot.pause()
+            return
+        except WaitForScreenTimeout:
+            if not left:
+                raise
 
 
 async def _resize(pilot: Pilot[None], size: tuple[int, int]) -> None:
@@ -92,7 +103,7 @@ async def test_keys_at_random(full_study: Path, seed: int) -> None:
                 keys = [rng.choice(KEYS) for _ in range(_TOGETHER)]
                 typed += keys
                 await _post(pilot, keys)
-                await pilot.pause()
+                await _caught_up(pilot)
             await _assert_all_views_work(pilot)
     except BaseException:
         print(f"seed {seed}; the last keys: {typed[-2 * _TOGETHER :]}")
@@ -113,7 +124,7 @@ async def test_sizes_at_random_among_keys(full_study: Path, seed: int) -> None:
                 await _resize(pilot, size)
                 await _post(pilot, keys)
                 if nth % 20 == 0:
-                    await pilot.pause()
+                    await _caught_up(pilot)
             await _assert_all_views_work(pilot)
     except BaseException:
         print(f"seed {seed}; the last sizes and keys: {done[-30:]}")

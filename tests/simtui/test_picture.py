@@ -6,8 +6,10 @@ import io
 from pathlib import Path
 
 import numpy as np
+from fontTools.ttLib import TTFont
 from PIL import Image
 
+import simtui
 from simtui.picture import to_png
 from tests.simtui.driving import app_of, opened, press, until
 
@@ -35,3 +37,12 @@ def test_words_are_drawn_without_any_font_of_the_machine() -> None:
         return np.asarray(Image.open(io.BytesIO(to_png(svg, 1.0))).convert("RGBA"))
 
     assert drawn("abc▀").any() and not np.array_equal(drawn("abc"), drawn("abd"))
+
+
+def test_the_fonts_that_come_with_it_have_every_sign_that_is_drawn() -> None:
+    top = Path(simtui.__file__).parents[1]
+    known = {sign for path in (top / "simtui" / "fonts").glob("*.ttf") for sign in TTFont(path).getBestCmap()}
+    sources = [path for name in ("simtui", "engine") for path in (top / name).rglob("*.py")]
+    written = {ord(sign) for path in sources for sign in path.read_text("utf-8") if ord(sign) > 127}
+    drawn = {*range(0x2500, 0x25A0), *range(0x2800, 0x2900)}  # frames, blocks, Braille: of plots
+    assert not {hex(sign) for sign in (written | drawn) - known}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import queue
 import shutil
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,8 +17,19 @@ from engine.lock import locked
 from engine.runs.record import State, read_record, write_record
 from engine.runs.results import Results, SimilarityKey
 from engine.study import run_specs
-from simtui.analyses import Found
-from simtui.reader import Answer, Broken, News, Reader, RunQuestion, Snapshot, StudyQuestion, _ResultsCache
+from simtui.analyses import Found, found_of
+from simtui.reader import (
+    CALM_POLLS,
+    Answer,
+    Broken,
+    News,
+    Reader,
+    RunQuestion,
+    Snapshot,
+    StudyQuestion,
+    _ResultsCache,
+    _StudyReader,
+)
 from tests.simtui.studies import study_of, write_run, write_study
 
 KEY = SimilarityKey("target", "cls", "linear_cka")
@@ -243,6 +256,85 @@ def test_the_cache_holds_no_more_than_it_may(study: Path) -> None:
     kept = [roomy.results(folder, run_id) for run_id in run_ids]
     assert [roomy.results(folder, run_id) for run_id in run_ids] == kept
     assert roomy.results(folder, "nobody") is None
+
+
+def test_what_nobody_runs_is_looked_at_less_often_until_somebody_is_there(
+    small_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: queue.Queue[int] = queue.Queue()
+    poll = _StudyReader.poll
+    monkeypatch.setattr(_StudyReader, "poll", lambda self: (looks.put(1), poll(self))[1])
+    found = Listening(small_study)
+    try:
+        found.snapshot()
+        reader = _StudyReader(small_study)
+        assert reader.is_running  # not known yet
+        reader.poll()
+        assert not reader.is_running
+        now = time.monotonic()
+        found.reader._poll_s, found.reader._touched_s = 10.0, now - 100
+        assert not found.reader._is_due(reader, now - 11)
+        assert found.reader._is_due(reader, now - 10 * CALM_POLLS)
+        found.reader.expect(())
+        assert found.reader._is_due(reader, now - 11)
+        with locked(small_study / "study.lock"):
+            reader.poll()
+            found.reader._touched_s = now - 100
+            assert reader.is_running and found.reader._is_due(reader, now - 11)
+    finally:
+        found.reader.stop()
+
+
+def test_what_is_expected_is_found_in_advance_and_made_again_when_files_change(
+    small_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    monkeypatch.setattr("simtui.reader.found_of", lambda *asked: (made.append(asked[0]), found_of(*asked))[1])
+    question, other = (StudyQuestion(view, TableOptions()) for view in ("trajectories", "space"))
+    reader = _StudyReader(small_study)
+    assert not list(reader.ahead([question]))  # nothing is known of the study
+    reader.poll()
+    assert list(reader.ahead([question, other]))
+    assert made == ["trajectories", "space"] and "plotext" in sys.modules
+    assert not list(reader.ahead([question, other]))  # nothing is left to do
+    (answer,) = reader.answers([question], [question, other])
+    assert isinstance(answer.value, Found) and len(made) == 2
+    write_run(small_study, run_specs(study_of(("bundled:supervised",), seeds=1, epochs=2))[0], epochs_done=1)
+    reader.poll()
+    (answer,) = reader.answers([question], [question])
+    assert isinstance(answer.value, Found) and min(run.n_epochs for run in answer.value.data.runs) == 2
+    assert made == ["trajectories", "space", "trajectories"]
+    assert set(reader._found) == {question}  # the other is expected no more
+
+
+def test_a_run_whose_record_alone_says_that_it_is_done_counts_as_done(small_study: Path) -> None:
+    reader, question = _StudyReader(small_study), StudyQuestion("space", TableOptions())
+    path = small_study / "runs" / _spec_ids()[0]
+    record = read_record(path)
+    write_record(path, record.with_(state=State.STOPPED))
+    reader.poll()
+    (before,) = reader.answers([question])
+    write_record(path, record)
+    reader.poll()
+    (now,) = reader.answers([question])
+    assert isinstance(before.value, Found) and isinstance(now.value, Found)
+    assert len(now.value.data.done) == len(before.value.data.done) + 1
+
+
+def test_working_ahead_stops_for_a_wish(small_study: Path) -> None:
+    reader = Reader([small_study], lambda _: None)
+    study = _StudyReader(small_study)
+    study.poll()
+    reader.expect([StudyQuestion("space", TableOptions())])
+    reader._work_ahead(study)
+    assert not study._found  # somebody was there a moment ago
+    reader._touched_s -= 10
+    reader._wake.set()
+    reader._work_ahead(study)
+    assert not study._found
+    reader._wake.clear()
+    reader._work_ahead(study)
+    assert len(study._found) == 1
 
 
 def test_stopping_before_the_start_is_no_error(tmp_path: Path) -> None:

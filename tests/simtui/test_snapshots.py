@@ -44,6 +44,10 @@ def full_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.param((80, 24), ("8", "n"), id="attention-80x24"),
         pytest.param((120, 40), ("8", "p", "right"), id="attention-120x40"),
         pytest.param((80, 24), ("2", "question_mark"), id="help-80x24"),
+        pytest.param((120, 40), ("b", "o", "o", "o", "r"), id="means-120x40"),
+        pytest.param((80, 24), ("slash", *"full", "enter", "space"), id="filter-80x24"),
+        pytest.param((80, 24), ("2", "c", "n"), id="compare-80x24"),
+        pytest.param((120, 40), ("2", "c", "n", "n", "x", "d"), id="compare-120x40"),
     ],
 )
 def test_looks(full_study: Path, snap_compare: Any, size: tuple[int, int], keys: tuple[str, ...]) -> None:

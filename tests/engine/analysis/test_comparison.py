@@ -312,7 +312,7 @@ class TestTable:
             study(made_run("a", key=origin, provenance=sized)), TableOptions(probe="origin")
         ).notes  # fmt: skip
         assert any(note.startswith("linear_cka: linear CKA (biased)") for note in notes)
-        assert "linear CKA (biased) is inflated: n = 50 is not ≫ d = 128 on the origin images" in notes
+        assert "linear CKA (biased) is inflated: n = 50 is not >> d = 128 on the origin images" in notes
 
     def test_what_no_run_has_is_refused(self) -> None:
         with pytest.raises(StudyError, match="no run has this layer"):

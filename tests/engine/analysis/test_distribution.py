@@ -195,7 +195,7 @@ class TestTable:
         assert "test_accuracy: 1 of 3 runs that are done have none (undefined, or not measured)" in notes
         assert "left out: 1 of 4 runs, which have not come to their last epoch" in notes
         assert bootstrap.NOTE in notes
-        assert "linear CKA (biased) is inflated: n = 96 is not ≫ d = 128" in notes
+        assert "linear CKA (biased) is inflated: n = 96 is not >> d = 128" in notes
 
     @pytest.mark.parametrize("by", BY)
     def test_without_finished_runs_there_are_no_rows(self, by: str) -> None:

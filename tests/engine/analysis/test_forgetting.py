@@ -221,7 +221,7 @@ class TestWhatIsLeftOut:
 def test_cautions_of_both_domains_stand_once_each() -> None:
     sized = Provenance(n_probe=96, n_origin_probe=50, n_features=128)
     notes = forgetting_table(study(_run("a", 0.5, 0.25, provenance=sized)), TableOptions()).notes
-    for what in ("n = 96 is not ≫ d = 128", "n = 50 is not ≫ d = 128 on the origin images"):
+    for what in ("n = 96 is not >> d = 128", "n = 50 is not >> d = 128 on the origin images"):
         assert notes.count(f"linear CKA (biased) is inflated: {what}") == 1
     assert sum(note.startswith("linear_cka: linear CKA (biased)") for note in notes) == 1
 

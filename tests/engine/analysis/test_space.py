@@ -276,7 +276,7 @@ def test_notes_say_what_the_figures_are() -> None:
     assert "M_X: linear_cka_cls_origin at the last epoch, mean of layers; A_X" in notes
     assert "inside: M_X ≥ η = 0.25 and A_X ≤ ε = 0.0625" in notes
     assert "linear_cka: linear CKA (biased); Kornblith" in notes
-    assert "n = 50 is not ≫ d = 128" in notes and "n = 96" not in notes
+    assert "n = 50 is not >> d = 128" in notes and "n = 96" not in notes
 
 
 def test_names_from_outside_pass_through_untouched() -> None:

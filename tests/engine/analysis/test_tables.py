@@ -137,7 +137,7 @@ def test_a_table_names_its_estimator_and_says_where_it_is_inflated(folder: Study
     for record in listed:
         sized = replace(record.provenance, n_probe=96, n_features=128)
         write_record(folder.run_path(record.run_id), replace(record, provenance=sized))
-    inflated = "linear CKA (biased) is inflated: n = 96 is not ≫ d = 128"
+    inflated = "linear CKA (biased) is inflated: n = 96 is not >> d = 128"
     for name, options in (
         ("runs", TableOptions()),
         ("forgetting", TableOptions()),

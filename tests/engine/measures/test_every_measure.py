@@ -247,7 +247,7 @@ def test_unrelated_representations_score_what_the_table_warns_of(name: str) -> N
     assert (measure.caution(60, 24) is not None) == is_inflated
     assert measure.caution(24 * 100, 24) is None
     if is_inflated:
-        assert measure.caution(60, 24) == f"{measure.label} is inflated: n = 60 is not ≫ d = 24"
+        assert measure.caution(60, 24) == f"{measure.label} is inflated: n = 60 is not >> d = 24"
 
 
 @pytest.mark.parametrize("name", ALL)

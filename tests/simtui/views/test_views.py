@@ -193,7 +193,7 @@ class TestLayerMap:
         warning = layer_map.inflation_warning(record, key, both)
         assert bool(warning) == is_warned
         if is_warned:
-            assert warning == "linear CKA (biased) is inflated: n = 512 is not ≫ d = 128; m: debiased CKA"
+            assert warning == "linear CKA (biased) is inflated: n = 512 is not >> d = 128; m: debiased CKA"
             assert "add debiased_cka" in layer_map.inflation_warning(record, key, (KEY,))
 
     def test_the_side_panel_compares_each_block_with_itself(self) -> None:
@@ -278,6 +278,21 @@ class TestCurves:
                 assert all(low <= tick <= high for tick in panel.frame.y_ticks)
                 assert len(panel.frame.y_ticks) >= 2
                 assert panel.frame.x_limits == (0.0, 4.0)
+
+    def test_the_axis_of_a_running_study_ends_where_training_will(self) -> None:
+        """It stays while epochs come: an axis as long as the curves moves every cell of the plot each time."""
+        from engine.analysis.trajectory import trajectories
+
+        found = self._curves(MEAN_OF_LAYERS, 3)
+        data = StudyData(
+            tuple(
+                replace(run, record=replace(run.record, spec=replace(run.record.spec, epochs=10)))
+                for run in found.data.runs
+            )
+        )
+        view = curves.curves_view(Found(trajectories(data, TableOptions()), data), KEY, Selection())
+        assert view is not None and view.n_epochs == 5
+        assert view.similarity.frame.x_limits == view.accuracy.frame.x_limits == (0.0, 10.0)
 
     def test_the_summary_names_both_ends(self) -> None:
         text = self._view(Selection(layer="block 6")).summary
