@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
+from textual.command import CommandPalette
 from textual.pilot import Pilot
 
 from engine.analysis.options import MEAN_OF_LAYERS
@@ -229,7 +230,7 @@ async def test_the_palette_lists_the_actions_of_the_view(study: Path) -> None:
         assert view_of(pilot).VIEW == "forgetting"
         await pilot.press("ctrl+p")
         await pilot.pause()
-        assert type(pilot.app.screen).__name__ == "CommandPalette"
+        assert isinstance(pilot.app.screen, CommandPalette)
 
 
 async def test_q_quits(study: Path) -> None:
