@@ -48,6 +48,8 @@ async def screenshot(keys: tuple[str, ...]) -> str:
         for key in keys:
             await pilot.press(key)
             await pilot.pause(_KEY_S)
+            while app.screen.has_class("-empty"):  # it still reads
+                await pilot.pause(_KEY_S)
         await pilot.pause(_SETTLE_S)
         return app.export_screenshot()
 

@@ -163,7 +163,8 @@ class AttentionScreen(ViewScreen):
             return
         room = self.query_one("#data")
         if room.size.height < 4:  # it has just been shown again, and has no size yet
-            self.call_after_refresh(self._draw)
+            if self.app.screen is self:  # behind another view it would not get one: that would be for ever
+                self.call_after_refresh(self._draw)
             return
         n_layer_lines = min(len(self._shown.views) + 1, max(room.size.height // 3, 4))
         n_pictures = 3 if self._shown.before.pixels is None else 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,14 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from simtui.screens.ask import AskScreen
+from simtui.screens.attention import AttentionScreen
 from simtui.screens.confirm import ConfirmScreen
 from simtui.screens.help import HelpScreen
 from simtui.screens.over import lay_over
 from simtui.views.parts import Sheet, fit_columns
 from simtui.widgets.grid import Grid
 from tests.simtui.driving import app_of, opened, press, until, view_of, written
+from tests.simtui.studies import write_attention_maps
 
 
 async def _resize(pilot: Pilot[None], width: int, height: int) -> None:
@@ -174,3 +177,20 @@ async def test_everything_is_drawn_anew(study: Path, opens: str, monkeypatch: py
 def test_a_table_that_is_not_filled_yet_survives_any_width() -> None:
     """A grid is laid out before it is first shown, in a terminal of one column with less than no room."""
     assert fit_columns(Sheet((), ()), -2)[1] == ()
+
+
+async def test_the_attention_view_is_at_rest_behind_another(small_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Left before it had a size, it went on asking for one."""
+    write_attention_maps(small_study)
+    asked: list[float] = []
+    draw = AttentionScreen._draw
+    monkeypatch.setattr(AttentionScreen, "_draw", lambda screen: (asked.append(time.monotonic()), draw(screen)))
+    async with opened(small_study, view="8") as pilot:
+        pilot.app.screen.query_one("#data").styles.height = 2
+        await pilot.pause()
+        view_of(pilot).show()
+        await pilot.press("1")
+        await until(pilot, lambda: view_of(pilot).VIEW == "runs" and asked)
+        n_asked = len(asked)
+        await pilot.pause(0.3)
+        assert len(asked) <= n_asked + 1
