@@ -163,7 +163,8 @@ class AttentionScreen(ViewScreen):
             return
         room = self.query_one("#data")
         if room.size.height < 4:  # it has just been shown again, and has no size yet
-            if self.app.screen is self:  # behind another view it would not get one: that would be for ever
+            # Behind another view, or hidden, it gets none: to ask on would keep a processor busy.
+            if self.app.screen is self and not self.has_class("-small") and not self.has_class("-empty"):
                 self.call_after_refresh(self._draw)
             return
         n_layer_lines = min(len(self._shown.views) + 1, max(room.size.height // 3, 4))

@@ -15,9 +15,11 @@ from simtui.actions import ACTIONS, SHORT_VIEWS, VIEWS
 from simtui.app import SimtuiApp
 from tests.simtui.driving import app_of, opened, press, settled, until, view_of, written
 from tests.simtui.studies import study_of, write_attention_maps, write_study
+from tests.sweeps import IS_FULL, n_of
 
-N_KEYS, N_SIZES = 5000, 1000
-SEEDS = (1, 2, 3, 4, 5)
+# All of it by `make faults`, as with other sweeps.
+N_KEYS, N_SIZES = n_of(600, 5000), n_of(120, 1000)
+SEEDS = (1, 2, 3, 4, 5) if IS_FULL else (1, 2)
 _LEAVE = {"q", "ctrl+q"}
 # Keys that no view has, of each kind that a terminal sends: they must do nothing, or what Textual does with them.
 _OTHERS = ("z", "Z", "f5", "tab", "shift+tab", "escape", "space", "backspace", "0", "ß", "é", "enter")

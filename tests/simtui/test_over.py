@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from pathlib import Path
 
 import pytest
@@ -182,15 +181,16 @@ def test_a_table_that_is_not_filled_yet_survives_any_width() -> None:
 async def test_the_attention_view_is_at_rest_behind_another(small_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Left before it had a size, it went on asking for one."""
     write_attention_maps(small_study)
-    asked: list[float] = []
+    asked: list[AttentionScreen] = []
     draw = AttentionScreen._draw
-    monkeypatch.setattr(AttentionScreen, "_draw", lambda screen: (asked.append(time.monotonic()), draw(screen)))
     async with opened(small_study, view="8") as pilot:
-        pilot.app.screen.query_one("#data").styles.height = 2
-        await pilot.pause()
-        view_of(pilot).show()
-        await pilot.press("1")
-        await until(pilot, lambda: view_of(pilot).VIEW == "runs" and asked)
-        n_asked = len(asked)
-        await pilot.pause(0.3)
-        assert len(asked) <= n_asked + 1
+        left = view_of(pilot)
+        assert isinstance(left, AttentionScreen) and left._shown
+        left.query_one("#data").styles.height = 2
+        await press(pilot, "1")
+        monkeypatch.setattr(AttentionScreen, "_draw", lambda screen: (asked.append(screen), draw(screen)))
+        assert left.query_one("#data").size.height < 4
+        left._draw()
+        await asyncio.sleep(0.3)
+        assert len(asked) == 1
+        monkeypatch.undo()
