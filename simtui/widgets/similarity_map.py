@@ -207,8 +207,10 @@ class SimilarityMap(Drawn):
         text = self._labels[shown] if y == lines.start + (len(lines) - 1) // 2 or layout.cell_height == 0 else ""
         if layout.cell_height == 0 and not is_here and rows[0] % 4:
             text = ""
-        role = ACCENT if is_here else DIM
-        return [Segment(fitted(text, layout.label_width - 1, "right") + "  ", self.look(role))]
+        # Blanks look alike wherever the cursor is: only names are drawn again when it moves.
+        role = ACCENT if is_here and text else DIM
+        name = Segment(fitted(text, layout.label_width - 1, "right"), self.look(role))
+        return [name, Segment("  ", self.look(DIM))]
 
     def _column_names(self, layout: MapLayout) -> list[Span]:
         """The line of column names, one character a span; where not all have room, the cursor's and every so many."""
