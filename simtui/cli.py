@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import shutil
 import sys
 import textwrap
@@ -425,6 +426,9 @@ def _open(studies: list[Path], images: str | None = None) -> None:
         raise StudyError(
             "standard output", 'needs a terminal; use "simtui export"', "run it in a terminal, or export a table"
         )
+    else:
+        for name in ("COLUMNS", "LINES"):  # left behind by a shell or readline, they hide the terminal's true size
+            os.environ.pop(name, None)
     from simtui.app import SimtuiApp
     from simtui.keymap import keys_path, read_keys
     from simtui.recent import remember

@@ -99,6 +99,14 @@ def test_any_terminal_will_do(study: Path, environment: Mapping[str, str], has_c
             assert not re.search(rb"\x1b\[[\d;]*[34]8;", session.seen), "16 colours are all that it has"
 
 
+def test_the_size_of_the_terminal_counts_whatever_the_environment_says(study: Path) -> None:
+    with _opened(study, size=(20, 5), COLUMNS="120", LINES="40") as session:
+        session.wait_for(b"needs", TIMEOUT_S)
+        session.resize(100, 30)
+        session.wait_for(PAINTED, TIMEOUT_S)
+        _left(session)
+
+
 def test_a_window_of_any_size_and_back(study: Path) -> None:
     with _opened(study) as session:
         session.wait_for(PAINTED, TIMEOUT_S)
