@@ -309,6 +309,7 @@ class SimtuiApp(App[None]):
         self.action_view(JOBS)
 
     def _turn_to(self, index: int) -> None:
+        self._remember()
         self._study_index = index
         self.snapshot, self._answers, self._known_keys = None, {}, ()
         self._reader.open(index)
@@ -365,15 +366,25 @@ class SimtuiApp(App[None]):
         if self._memory and self._remember_timer is None:
             self._remember_timer = self.set_timer(_REMEMBER_AFTER_S, self._remember_aside)
 
-    @work(thread=True)
     def _remember_aside(self) -> None:
         """On a thread: the disk may take longer than a frame."""
         self._remember_timer = None
-        self._remember()
+        self.run_worker(self._remembering(), thread=True)
 
     def _remember(self) -> None:
-        if self._memory:
-            self._memory.keep(self.theme, self._studies[self._study_index], Place(self._view, self.selection))
+        self._remembering()()
+
+    def _remembering(self) -> Callable[[], None]:
+        """What writes down where the user is now, wherever that is when it is done."""
+        if self._memory is None:
+            return lambda: None
+        place = Place(self._view, self.selection)
+        return partial(self._memory.keep, self.theme, self._studies[self._study_index], place)
+
+    def tell_error(self, error: SimtuiError) -> None:
+        """Says what failed, and its fix, beside what is on the screen."""
+        said = "\n".join(safe(line) for line in str(error).splitlines())
+        self.notify(said, severity="error", timeout=10, markup=False)
 
     @work(thread=True)
     def in_background(self, job: Callable[[], str]) -> None:
@@ -385,7 +396,6 @@ class SimtuiApp(App[None]):
         try:
             said = job()
         except SimtuiError as error:
-            said = "\n".join(safe(line) for line in str(error).splitlines())
-            self.call_from_thread(self.notify, said, severity="error", timeout=10, markup=False)
+            self.call_from_thread(self.tell_error, error)
         else:
             self.call_from_thread(self.notify, safe(said), markup=False)

@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.errors import MachineError, SimtuiError
 from engine.jobs.child import run_child
+from engine.jobs.stage import Failure
 
 _LIMIT_S = 3600.0
 _LATER = "try again when this machine has less to do"
@@ -46,15 +47,16 @@ class Child:
             problem = f"no process could be started ({error.strerror or error})"
             raise MachineError(self._about, problem, _LATER) from error
         try:
-            answer: dict[str, Any] = json.loads(output)
+            text = output.decode()
+            answer: dict[str, Any] = json.loads(text[text.find("\n{") + 1 :])  # a library may print before it
         except ValueError as error:
             said = errors.decode("utf-8", "replace").strip().splitlines()
             last = said[-1][:200] if said else "without a word"
             problem = f"its process ended with code {code} ({last})"
             raise MachineError(self._about, problem, 'see what is broken with "simtui doctor"') from error
         failure = answer.get("error", answer)
-        if isinstance(failure, dict) and "problem" in failure and "fix" in failure:
-            raise SimtuiError(failure["where"], failure["problem"], failure["fix"])
+        if isinstance(failure, dict) and failure.keys() >= {"where", "problem", "fix"}:
+            raise Failure(**{"exit_code": SimtuiError.exit_code, **failure}).as_error()
         return answer
 
     def end(self) -> None:

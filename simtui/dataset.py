@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +19,8 @@ from rich.text import Text
 from engine.data.inspection import Inspection, Problem, Thumbnail, inspect_dataset
 from engine.data.options import DataOptions, Window
 from engine.data.pixels import side_of
-from engine.errors import SimtuiError
 from engine.files import size_of
+from simtui.child import Child
 from simtui.follow import clock
 from simtui.palette import is_colorless
 from simtui.safe_text import fitted, safe
@@ -83,19 +81,12 @@ def report_data(
 
 def _speed(backbone: str, weights: Path | None, input_size: int | None) -> dict[str, Any]:
     """What a child process measures, because this one never loads torch."""
-    command = [sys.executable, "-m", "engine.jobs.estimate", backbone]
-    command += ["--weights", str(weights)] if weights else []
-    command += ["--input-size", str(input_size)] if input_size else []
+    arguments = ["engine.jobs.estimate", backbone]
+    arguments += ["--weights", str(weights)] if weights else []
+    arguments += ["--input-size", str(input_size)] if input_size else []
     with Console(stderr=True).status(f"measuring {safe(backbone)}"):
-        child = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        answer: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
-    except (ValueError, IndexError) as error:
-        raise SimtuiError(backbone, f"could not be measured ({child.stderr.strip()[-200:]})", "leave it out") from error
-    if "problem" in answer:
-        failure = SimtuiError(answer["where"], answer["problem"], answer["fix"])
-        failure.exit_code = answer["code"]
-        raise failure
+        answer = Child(backbone, arguments).answer()
+    assert answer is not None  # nobody ends it
     return answer
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from engine.backbones import timm_family
 from engine.backbones import weights as weight_files
 from engine.backbones.backbone import Backbone, BackboneInfo
-from engine.backbones.names import FAMILIES, BackboneName, paradigm_of, unknown_model
+from engine.backbones.names import FAMILIES, BackboneName, unknown_model
 from engine.backbones.torchvision_guard import guard
 from engine.backbones.weights import WeightsFile
 from engine.errors import StudyError
@@ -42,14 +42,7 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     return wrap(
         clip,
         create,
-        name=str(name),
-        family=name.family,
-        paradigm=paradigm_of(name),
-        input_size=size,
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        weights_source=file.source,
-        weights_sha256=file.sha256,
+        **timm_family.known_of(name, size, config["mean"], config["std"], file),
     )
 
 
@@ -62,20 +55,14 @@ def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone,
         StudyError: the name is unknown, or not of a ViT.
     """
     config = _config(name)
-    create = partial(_create, name, _size(name, None), bool(config.get("quick_gelu")))
+    size = _size(name, None)
+    create = partial(_create, name, size, bool(config.get("quick_gelu")))
     with torch.device(device):
         clip = create()
     backbone = wrap(
         clip,
         create,
-        name=str(name),
-        family=name.family,
-        paradigm=paradigm_of(name),
-        input_size=_size(name, None),
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        weights_source="",
-        weights_sha256=None,
+        **timm_family.known_of(name, size, config["mean"], config["std"]),
     )
     repository, _, filename = config["hf_hub"].rpartition("/")
     return backbone, (repository, filename or "open_clip_model.safetensors")

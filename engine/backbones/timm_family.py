@@ -5,7 +5,7 @@ The embedding is the model's own `forward_head(pre_logits=True)`: its pooling an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,14 +41,7 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     return wrap(
         model,
         partial(_create, name, size),
-        name=str(name),
-        family=name.family,
-        paradigm=paradigm_of(name),
-        input_size=size,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        weights_source=file.source,
-        weights_sha256=file.sha256,
+        **known_of(name, size, config.mean, config.std, file),
     )
 
 
@@ -67,16 +60,24 @@ def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone,
     backbone = wrap(
         model,
         partial(_create, name, size),
-        name=str(name),
-        family=name.family,
-        paradigm=paradigm_of(name),
-        input_size=size,
-        mean=tuple(config.mean),
-        std=tuple(config.std),
-        weights_source="",
-        weights_sha256=None,
+        **known_of(name, size, config.mean, config.std),
     )
     return backbone, (config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
+
+
+def known_of(
+    name: BackboneName, size: int, mean: Sequence[float], std: Sequence[float], file: WeightsFile | None = None
+) -> dict[str, Any]:
+    """The fields of `BackboneInfo` that a model does not tell.
+
+    Args:
+        file: of its weights; None where they are random.
+    """
+    return {
+        "name": str(name), "family": name.family, "paradigm": paradigm_of(name), "input_size": size,
+        "mean": tuple(mean), "std": tuple(std),
+        "weights_source": file.source if file else "", "weights_sha256": file.sha256 if file else None,
+    }  # fmt: skip
 
 
 def wrap(model: Any, create: Callable[[], nn.Module], **known: Any) -> Backbone:

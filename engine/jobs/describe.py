@@ -15,7 +15,7 @@ from pathlib import Path
 from engine.backbones import load_backbone
 from engine.backbones.facts import BackboneFacts
 from engine.backbones.names import FAMILIES, parse_name
-from engine.errors import SimtuiError
+from engine.jobs.child import answer_for
 
 
 def facts_of(text: str, weights: Path | None = None) -> BackboneFacts:
@@ -58,12 +58,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("name")
     parser.add_argument("--weights", type=Path)
     options = parser.parse_args(arguments)
-    try:
-        print(json.dumps(asdict(facts_of(options.name, options.weights))))
-    except SimtuiError as error:
-        print(json.dumps({"where": error.where, "problem": error.problem, "fix": error.fix, "code": error.exit_code}))
-        return error.exit_code
-    return 0
+    return answer_for(lambda: print(json.dumps(asdict(facts_of(options.name, options.weights)))))
 
 
 if __name__ == "__main__":

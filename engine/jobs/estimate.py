@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from torch import nn
 from engine.backbones import load_backbone
 from engine.backbones.backbone import Backbone, BackboneInfo
 from engine.backbones.names import FAMILIES, parse_name
-from engine.errors import SimtuiError
 from engine.finetune.learner import Classifier
+from engine.jobs.child import answer_for
 from engine.jobs.prepare import n_workers_of, precision_of
 from engine.measures import Comparison
 from engine.study import MeasureSection
@@ -139,16 +140,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--input-size", type=int)
     parser.add_argument("--probe", type=int, help="measure what a forecast needs, with so many probe images")
     options = parser.parse_args(arguments)
-    try:
-        if options.probe:
-            found = measure_for_study(options.name, options.probe)
-        else:
-            found = measure(options.name, options.weights, options.input_size)
-        print(json.dumps(found))
-    except SimtuiError as error:
-        print(json.dumps({"where": error.where, "problem": error.problem, "fix": error.fix, "code": error.exit_code}))
-        return error.exit_code
-    return 0
+    measured = (
+        partial(measure_for_study, options.name, options.probe)
+        if options.probe
+        else partial(measure, options.name, options.weights, options.input_size)
+    )
+    return answer_for(lambda: print(json.dumps(measured())))
 
 
 if __name__ == "__main__":

@@ -131,8 +131,7 @@ class AttentionScreen(ViewScreen):
         try:
             maps = attention_of_image(StudyFolder(study_path), record, image_path)
         except SimtuiError as error:
-            said = "\n".join(safe(line) for line in str(error).splitlines())
-            self.app.call_from_thread(self.simtui.notify, said, severity="error", timeout=12, markup=False)
+            self.app.call_from_thread(self.simtui.tell_error, error)
         else:
             self.app.call_from_thread(self._show_file, record.run_id, maps, image_path)
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import time
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
-from textual import work
 from textual.app import ComposeResult
 
 from engine.analysis.runs import runs_table
 from engine.analysis.table import Table
-from engine.errors import SimtuiError
 from engine.jobs.details import JobDetails
 from engine.jobs.launch import detach_study, stop_study
-from engine.jobs.progress import Condition, StudyProgress
+from engine.jobs.progress import Condition, StudyProgress, study_progress
 from engine.runs.study_folder import StudyFolder
 from simtui.actions import JOBS
 from simtui.reader import Snapshot
@@ -136,7 +135,7 @@ class JobsScreen(ViewScreen):
             self._tell("every run is done: nothing is left to do")
         else:
             self._tell("starting …")
-            self._start(snapshot.path)
+            self.simtui.in_background(partial(_start, snapshot.path))
 
     def _ask(self, question: str, cost: str, *, now: bool) -> None:
         snapshot, progress = self.simtui.snapshot, self._progress
@@ -152,36 +151,13 @@ class JobsScreen(ViewScreen):
 
         def answered(is_yes: bool | None) -> None:
             if is_yes:
-                self._stop(path, now)
+                self.simtui.in_background(partial(_stop, path, now))
 
         key = self._key("stop_now" if now else "stop")
         lay_over(self, ConfirmScreen(question, where + cost, key), answered)
 
-    @work(thread=True)
-    def _start(self, path: Path) -> None:
-        """On a thread of its own: starting waits until the study has said something."""
-        try:
-            detach_study(StudyFolder(path))
-        except SimtuiError as error:
-            self.app.call_from_thread(self._tell_error, error)
-
-    @work(thread=True)
-    def _stop(self, path: Path, now: bool) -> None:
-        """On a thread of its own: waiting for the disk must not stop the keys."""
-        try:
-            was_running = stop_study(StudyFolder(path), now=now).was_running
-        except SimtuiError as error:
-            self.app.call_from_thread(self._tell_error, error)
-            return
-        when = "at once" if now else "at the next epoch of each run"
-        self.app.call_from_thread(self._tell, f"it stops {when}" if was_running else "it was not running any more")
-
     def _tell(self, words: str) -> None:
         self.simtui.notify(words, markup=False)
-
-    def _tell_error(self, error: SimtuiError) -> None:
-        words = "\n".join(safe(line) for line in str(error).splitlines())
-        self.simtui.notify(words, severity="error", timeout=10, markup=False)
 
     def _key(self, name: str) -> str:
         """How the key of one of this view's actions is written."""
@@ -194,3 +170,20 @@ class JobsScreen(ViewScreen):
     @property
     def _grid(self) -> Grid:
         return self.query_one(Grid)
+
+
+def _start(path: Path) -> str:
+    """Waits until the study has said something.
+
+    Raises:
+        SimtuiError: it cannot be started, or has failed at once.
+    """
+    detach_study(StudyFolder(path))
+    if failure := study_progress(StudyFolder(path)).failure:
+        raise failure.as_error()
+    return "it has started, and goes on when simtui is left"
+
+
+def _stop(path: Path, now: bool) -> str:
+    when = "at once" if now else "at the next epoch of each run"
+    return f"it stops {when}" if stop_study(StudyFolder(path), now=now).was_running else "it was not running any more"
