@@ -71,6 +71,7 @@ from simtui.screens.view import ViewScreen
 from simtui.selection import Selection
 from simtui.terminal_output import crop_dirty_regions
 from simtui.themes import DARK, THEMES, next_theme
+from simtui.views.parts import ROLES
 
 _REMEMBER_AFTER_S = 1.0
 _NEW_STUDY = "new study"  # the name of its screen
@@ -117,6 +118,7 @@ class SimtuiApp(App[None]):
     CSS_PATH = Path(__file__).with_name("app.tcss")
     TITLE = "simtui"
     ENABLE_COMMAND_PALETTE = True
+    COMPONENT_CLASSES: ClassVar[set[str]] = {f"role--{role}" for role in ROLES}
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+q", "quit", show=False, priority=True),
         Binding("ctrl+p", "command_palette", show=False, priority=True, id="command-palette"),

@@ -24,7 +24,7 @@ from engine.jobs.details import JobDetails, JobReader
 from engine.jobs.progress import StudyProgress, study_progress
 from engine.runs.attention_maps import AttentionMaps
 from engine.runs.catalog import DamagedRun, Stamp, file_stamp
-from engine.runs.record import RUN_FILE, RunRecord
+from engine.runs.record import RUN_FILE, RunRecord, State
 from engine.runs.results import RESULTS_FILE, Results
 from engine.runs.study_folder import Listing, StudyFolder
 from simtui.actions import MAP
@@ -33,6 +33,7 @@ from simtui.analyses import Found, found_of
 POLL_S = 1.0
 # Nobody runs the study and nobody touches a key: one look in so many. Of 1,000 runs a look takes 7 ms.
 CALM_POLLS = 3
+_STAMPS_S = 10.0
 CACHE_BYTES = 64 << 20
 # After so long without a wish the thread works ahead, and lets the screen have the processor after each bit of it.
 _CALM_S = 1.0
@@ -228,6 +229,8 @@ class _StudyReader:
         self._found: dict[Question, tuple[object, Found]] = {}  # with the stamp of what it was made from
         self._prepared: tuple[object, ...] | None = None  # for what questions and which state `ahead` is done
         self._data_now: tuple[object, StudyData] | None = None  # with its stamp
+        self._stamp: dict[str, tuple[Stamp | None, State]] = {}
+        self._stamped_s: float | None = None
         self._cache = _ResultsCache(CACHE_BYTES)
         self._data: StudyDataCache | None = None
         self._jobs: JobReader | None = None
@@ -296,6 +299,8 @@ class _StudyReader:
         is_running = folder.running_by() is not None
         if is_running or listing != self._listing or self._progress is None or self._progress.is_running:
             self._progress = study_progress(folder, listing)
+        if listing != self._listing:
+            self._stamped_s = None
         self._listing = listing
         self._records = list(in_study_order(listing.records, study))
         return Snapshot(
@@ -316,14 +321,22 @@ class _StudyReader:
         if isinstance(question, RunQuestion | AttentionQuestion):
             name = RESULTS_FILE if isinstance(question, RunQuestion) else RUN_FILE
             return file_stamp(self._folder.run_path(question.run_id) / name), "asked"
-        # With the state: a run whose last results are there is done only when its record says so.
-        stamp = {
-            each.run_id: (file_stamp(self._folder.run_path(each.run_id) / RESULTS_FILE), each.state)
-            for each in self._records
-        }
-        if self._data_now and self._data_now[0] == stamp:
-            return self._data_now[0]  # the same one: answers hold it
-        return stamp
+        return self._stamp_of_results(self._folder)
+
+    def _stamp_of_results(self, folder: StudyFolder) -> object:
+        """Of the results of all runs; looked at when a record has changed, which is written after them, and sometimes.
+
+        With the state: a run whose last results are there is done only when its record says so.
+        """
+        if self._stamped_s is None or time.monotonic() - self._stamped_s >= _STAMPS_S or self.is_running:
+            self._stamped_s = time.monotonic()
+            stamp = {
+                each.run_id: (file_stamp(folder.run_path(each.run_id) / RESULTS_FILE), each.state)
+                for each in self._records
+            }
+            if stamp != self._stamp:
+                self._stamp = stamp
+        return self._stamp
 
     def _value(
         self, folder: StudyFolder, question: Question, stamp: object

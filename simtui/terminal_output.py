@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from rich.cells import get_character_cell_size
@@ -17,7 +19,9 @@ from rich.color import Color, ColorSystem
 from rich.console import Console
 from rich.style import Style
 from textual import __version__
-from textual._compositor import ChopsUpdate, LayoutUpdate
+from textual._compositor import ChopsUpdate, CompositorUpdate, LayoutUpdate
+from textual.app import App
+from textual.screen import Screen
 from textual.strip import Strip
 
 _MENDED_VERSION = "8.2.8"
@@ -25,6 +29,7 @@ _NEAR = 4  # cells; moving the terminal's cursor takes more bytes than sending s
 
 # A character, and the sequence that switches its look on. A wide character has a second cell, without a character.
 _Cell = tuple[str, str]
+_display = App._display
 _UNKNOWN: _Cell = ("\0", "")
 _shown: WeakKeyDictionary[Console, dict[int, list[_Cell]]] = WeakKeyDictionary()
 
@@ -34,6 +39,26 @@ def crop_dirty_regions() -> None:
     if __version__ == _MENDED_VERSION:
         ChopsUpdate.render_segments = _render_changes  # type: ignore[method-assign, assignment]
         LayoutUpdate.render_segments = _render_screen  # type: ignore[method-assign, assignment]
+        App._display = _display_changes  # type: ignore[method-assign, assignment]
+
+
+@dataclass(frozen=True)
+class _Rendered(CompositorUpdate):
+    """An update that has become a sequence already."""
+
+    sequence: str
+
+    def render_segments(self, console: Console) -> str:
+        return self.sequence
+
+
+def _display_changes(app: App[Any], screen: Screen[Any], renderable: Any) -> None:
+    """Where the terminal shows all of an update already, not even a frame is begun."""
+    is_sent = app._running and not (app._closed or app._batch_count or app.is_headless or app._driver is None)
+    if is_sent and isinstance(renderable, CompositorUpdate):
+        sequence = renderable.render_segments(app.console)
+        renderable = _Rendered(sequence) if sequence else None
+    _display(app, screen, renderable)
 
 
 def _render_changes(update: ChopsUpdate, console: Console) -> str:

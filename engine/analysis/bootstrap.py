@@ -102,7 +102,7 @@ def _quantile(ordered: np.ndarray, levels: np.ndarray) -> np.ndarray:
     return ordered[rows, lower] * (1 - part) + ordered[rows, np.minimum(lower + 1, last)] * part
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=8)  # 8 kB a run of the group
 def _weights(n: int) -> np.ndarray:
     """`(n_resamples, n)` float32: the share of each value in each resample."""
     return (resample_counts(n, N_RESAMPLES, _SEED) / n).astype(np.float32)

@@ -158,8 +158,9 @@ class ViewScreen(Screen[None]):
         """Shows what there is."""
         self.call_after_refresh(self.show)
 
-    def on_screen_resume(self) -> None:
-        """What changed while another view was in front."""
+    def on_screen_resume(self, event: events.ScreenResume) -> None:
+        """What changed while another view was in front; styles did not: what changes them applies them at once."""
+        event.refresh_styles = False
         self.call_after_refresh(self.show)
 
     def on_resize(self, event: events.Resize) -> None:

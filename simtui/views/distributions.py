@@ -177,15 +177,16 @@ def _dots(sample: Sample, frame: Frame, width: int, color: str) -> Line:
     n_at: dict[int, int] = {}
     for value in sample.values:
         n_at[column(value)] = n_at.get(column(value), 0) + 1
-    _, _, q25, median, q75, *_ = sample.quantiles
+    _, _, *quartiles = sample.quantiles[:5]
+    q25, median, q75 = (column(float(each)) for each in quartiles)
     spans = []
     for x in range(width):
-        if x == column(median):
+        if x == median:
             spans.append(Span("┃", STRONG, color))
         elif x in n_at:
             spans.append(Span(_DOTS[min(n_at[x], len(_DOTS)) - 1], color=color))
         else:
-            spans.append(Span("─" if column(q25) <= x <= column(q75) else " ", DIM))
+            spans.append(Span("─" if q25 <= x <= q75 else " ", DIM))
     return tuple(spans)
 
 
