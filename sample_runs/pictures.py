@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import tempfile
 from dataclasses import replace
@@ -19,6 +20,7 @@ from simtui.app import SimtuiApp
 from simtui.dataset import draw
 from simtui.picture import standalone, to_png
 from simtui.recent import sample_study
+from simtui.screens.new_study import NewStudyScreen
 
 FOLDER = Path(__file__).resolve().parent / "pictures"
 # name -> the keys that lead there from the first screen
@@ -54,6 +56,22 @@ async def screenshot(keys: tuple[str, ...]) -> str:
         return app.export_screenshot()
 
 
+async def new_study_screen() -> str:
+    """A new study of generated dermoscopy images, with what three backbones would take, as SVG."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        generate(Path("dermoscopy"), 480, 0)
+        app = SimtuiApp([sample_study()], images="dermoscopy")
+        async with app.run_test(size=SIZE) as pilot:
+            await pilot.pause(_SETTLE_S)
+            while not isinstance(app.screen, NewStudyScreen) or app.screen.form.look("images").is_under_way:
+                await pilot.pause(_KEY_S)
+            for key in ("down", "down", "space", "down", "space", "down", "space"):
+                await pilot.press(key)
+                await pilot.pause(_KEY_S)
+            await pilot.pause(5 * _SETTLE_S)
+            return app.export_screenshot()
+
+
 def dataset_screen() -> str:
     """What `simtui data` prints of generated dermoscopy images, as SVG."""
     with tempfile.TemporaryDirectory() as folder:
@@ -70,7 +88,8 @@ def main() -> None:
     os.environ.update(TERM="xterm-256color", COLORTERM="truecolor")
     os.environ.pop("NO_COLOR", None)
     FOLDER.mkdir(exist_ok=True)
-    pictures = {"data": dataset_screen()} | {name: asyncio.run(screenshot(keys)) for name, keys in PICTURES.items()}
+    pictures = {"data": dataset_screen(), "new": asyncio.run(new_study_screen())}
+    pictures |= {name: asyncio.run(screenshot(keys)) for name, keys in PICTURES.items()}
     for name, svg in pictures.items():
         atomic_write(FOLDER / f"{name}.png", to_png(standalone(svg), _ZOOM))
         print(FOLDER / f"{name}.png")
