@@ -37,6 +37,7 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
         "is_flag": True,
         "help": "Add each cell's 95 % interval over images, and what unrelated layers score.",
     },
+    "beside": {"metavar": "RUN", "help": "Add the map of a second run, and the first minus it."},
 }
 
 

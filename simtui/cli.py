@@ -170,6 +170,7 @@ def stop(folder: Path, now: bool) -> None:
         "simtui export studies/isic2018 forgetting --by paradigm --format markdown",
         "simtui export studies/isic2018 heatmap --run full_seed03 --epoch 5 --pooling feat",
         "simtui export studies/isic2018 heatmap --run full_seed03 --measure debiased_cka --interval",
+        "simtui export studies/isic2018 heatmap --run supervised_full_seed03 --beside supervised_scratch_seed03",
         "simtui export studies/isic2018 trajectory --layer blocks.11 --measure debiased_cka --probe origin",
         "simtui export studies/isic2018 space --eta 0.85 --epsilon 0.01 -o space.parquet",
         "simtui export studies/isic2018 correlation --metric test_ece --width 0.02 -o table.tex",

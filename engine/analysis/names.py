@@ -4,7 +4,7 @@ from __future__ import annotations
 
 TABLE_NAMES = {
     "runs": "one row a run: where it stands and its last figures",
-    "heatmap": "layer × layer similarity of one run at one epoch (--run, --epoch, --interval)",
+    "heatmap": "layer × layer similarity of one run at one epoch, or of two (--run, --epoch, --interval, --beside)",
     "quality": "quality of every layer of one run at every epoch (--run)",
     "trajectory": "similarity and score at every epoch: mean, sd and 95 % interval over seeds",
     "epochs": "the single runs behind the trajectories: one row an epoch of each run",
@@ -29,7 +29,7 @@ _CORRELATION = (*_SIMILARITY, "metric", "over", "width", "min_count")
 # The fields of `options.TableOptions` that each table goes by.
 TABLE_USES = {
     "runs": (),
-    "heatmap": ("run", "epoch", "pooling", "measure", "probe", "interval"),
+    "heatmap": ("run", "epoch", "pooling", "measure", "probe", "interval", "beside"),
     "quality": ("run", "pooling"),
     "trajectory": (*_SIMILARITY, "by"),
     "epochs": _SIMILARITY,

@@ -43,6 +43,7 @@ class TableOptions:
         image: an image of the attention set, by its id or a part of it that fits only one, or the path of any image.
         head: an attention head; None for the mean over the heads.
         interval: of every cell over the images, with what unrelated layers would score.
+        beside: a second run, by its name or a part of it, whose map is held against that of `run`.
     """
 
     run: str | None = None
@@ -63,6 +64,7 @@ class TableOptions:
     image: str | None = None
     head: int | None = None
     interval: bool = False
+    beside: str | None = None
 
     def key(self, records: Sequence[RunRecord]) -> SimilarityKey:
         """The similarity that is asked for.

@@ -15,7 +15,7 @@ from engine.analysis.correlation_tables import (
 )
 from engine.analysis.distribution import distribution_table
 from engine.analysis.forgetting import forgetting_table
-from engine.analysis.heatmap import heatmap_table
+from engine.analysis.heatmap import compared_heatmap_table, heatmap_table
 from engine.analysis.layer_profile import diagonal_table, layers_table
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions, find_run
 from engine.analysis.prediction import prediction_table
@@ -29,6 +29,7 @@ from engine.errors import StudyError
 from engine.jobs.attention import attention_of_image
 from engine.jobs.uncertainty import cell_uncertainty
 from engine.runs.record import RunRecord
+from engine.runs.results import Results, SimilarityKey
 from engine.runs.study_folder import StudyFolder
 
 
@@ -53,10 +54,25 @@ def _heatmap(folder: StudyFolder, options: TableOptions) -> Table:
     results = folder.results(record.run_id)
     epoch = results.n_epochs - 1 if options.epoch is None else options.epoch
     key = options.key([record])
+    if options.beside is not None:
+        return _compared_heatmap(folder, (record, results), key, options)
     plain = heatmap_table(record, results, key, epoch)
     if not options.interval:
         return plain
     return heatmap_table(record, results, key, epoch, cell_uncertainty(folder, record, key, epoch))
+
+
+def _compared_heatmap(
+    folder: StudyFolder, run: tuple[RunRecord, Results], key: SimilarityKey, options: TableOptions
+) -> Table:
+    """Without an epoch, each run at its last."""
+    assert options.beside is not None
+    if options.interval:
+        raise StudyError("heatmap", "--interval is of one run, --beside of two", "leave one of them out")
+    other = find_run(folder.listing().records, options.beside)
+    results = folder.results(other.run_id)
+    epochs = [each.n_epochs - 1 if options.epoch is None else options.epoch for each in (run[1], results)]
+    return compared_heatmap_table(run, (other, results), key, (epochs[0], epochs[1]))
 
 
 def _quality(folder: StudyFolder, options: TableOptions) -> Table:

@@ -107,6 +107,7 @@ class MapScreen(ViewScreen):
         return TableOptions(
             run=run_id, epoch=self._shown.epoch, pooling=key.pooling, measure=key.measure, probe=key.probe,
             interval=self._comparison is None and self._sure() is not None,
+            beside=self._pinned.record.run_id if self._pinned and self._comparison else None,
         )  # fmt: skip
 
     def action_move(self, where: str) -> None:

@@ -64,7 +64,8 @@ PEERS = (
     ),
     Peer(
         "harlequin", "harlequin", ("{}/runs.duckdb",), rb"Query Editor",
-        (b"select * from runs", b"\x0a", b"\x1b[15~"), (_DOWN,) * 10 + (_UP,) * 10 + (_DOWN,) * 40 + (_UP,) * 40,
+        (b"\x01", b"select * from runs", b"\x0a", b"\x1b[15~"),
+        (_DOWN,) * 10 + (_UP,) * 10 + (_DOWN,) * 40 + (_UP,) * 40,
         "cursor in a table of 2,000 rows",
     ),
     Peer(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_table
-from engine.analysis.options import TableOptions
+from engine.analysis.options import TableOptions, find_run
 from engine.analysis.runs import runs_table
 from engine.analysis.study_data import RunData, StudyData, read_study
 from engine.analysis.table import Spread
@@ -191,6 +191,16 @@ def test_every_table_says_that_the_images_are_synthetic_or_names_its_runs(folder
     assert len(table_of(folder, "trajectory", TableOptions()).rows) == 6
 
 
+def test_heatmap_beside_that_of_another_run(folder: StudyFolder) -> None:
+    table = table_of(folder, "heatmap", TableOptions(run="full_seed01", beside="full_seed00"))
+    mine = table_of(folder, "heatmap", TableOptions(run="full_seed01"))
+    theirs = table_of(folder, "heatmap", TableOptions(run="full_seed00"))
+    measure = mine.columns[-1]
+    assert table.column(measure) == mine.column(measure)
+    assert table.column(f"{measure}_pinned") == theirs.column(measure)
+    assert set(table.column("pinned_run")) == {find_run(folder.listing().records, "full_seed00").run_id}
+
+
 @pytest.mark.parametrize(
     ("table", "options", "message"),
     [
@@ -199,6 +209,9 @@ def test_every_table_says_that_the_images_are_synthetic_or_names_its_runs(folder
         ("heatmap", TableOptions(run="seed"), "fits 4 runs"),
         ("heatmap", TableOptions(run="other"), "no run has this in its name"),
         ("heatmap", TableOptions(run="full_seed00", epoch=9), "choose 0 to 2"),
+        ("heatmap", TableOptions(run="full_seed00", beside="other"), "no run has this in its name"),
+        ("heatmap", TableOptions(run="full_seed00", beside="full_seed01", epoch=9), "choose 0 to 2"),
+        ("heatmap", TableOptions(run="full_seed00", beside="full_seed01", interval=True), "leave one of them out"),
         ("heatmap", TableOptions(run="full_seed00", pooling="feat"), "choose one of target/cls/linear_cka"),
         ("trajectory", TableOptions(layer="blocks.9"), "choose one of blocks.0, blocks.1"),
         ("trajectory", TableOptions(measure="rsa"), "choose target cls linear_cka"),
