@@ -128,7 +128,7 @@ def draft_text(draft: Draft) -> str:
             ],
             _FINETUNE_DEFAULTS,
         ),
-        _section("measure", [], _MEASURE_DEFAULTS),
+        _section("measure", [("similarity", _SIMILARITY)], _MEASURE_DEFAULTS),
         _section("machine", [], [("device", MachineSection.device, ""), ("cache_gb", MachineSection.cache_gb, "")]),
     ]
     text = "\n\n".join("\n".join(lines) for lines in [_HEAD, *groups]) + "\n"
@@ -207,8 +207,9 @@ _FINETUNE_DEFAULTS: list[_Default] = [
     ("sampling", FinetuneSection.sampling, 'or "balanced"'),
     ("precision", FinetuneSection.precision, ""),
 ]
+# The first is what the app shows first: where images are few, biased CKA is high for any two models.
+_SIMILARITY = ("debiased_cka", "linear_cka")
 _MEASURE_DEFAULTS: list[_Default] = [
-    ("similarity", MeasureSection.similarity, ""),
     ("quality", MeasureSection.quality, ""),
 ]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar
 
 from textual import work
@@ -172,8 +175,21 @@ class SimtuiApp(App[None]):
             self.install_screen(screen(), view)
         self.push_screen(self._view)
         self._reader.start()
+        self._leave_when_told()
         if self._images is not None:
             self.action_new_study()
+
+    def _leave_when_told(self) -> None:
+        """A `kill` leaves the terminal as it was; a second one ends a process that does not answer the first."""
+        if self.is_headless:
+            return
+        loop = asyncio.get_running_loop()
+
+        def leave(number: int, _frame: FrameType | None) -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            loop.call_soon_threadsafe(partial(self.exit, return_code=128 + number))
+
+        signal.signal(signal.SIGTERM, leave)
 
     def on_unmount(self) -> None:
         """Ends the reader, and keeps where the user was."""

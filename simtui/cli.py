@@ -438,7 +438,9 @@ def _open(studies: list[Path], images: str | None = None) -> None:
     keymap = read_keys(keys_path())
     remember(studies[0])
     gc.freeze()  # what is loaded stays: looking through it for garbage stops the keys for 60 ms, again and again
-    SimtuiApp(studies, memory=Memory(), keymap=keymap, images=images).run()
+    app = SimtuiApp(studies, memory=Memory(), keymap=keymap, images=images)
+    app.run()
+    sys.exit(app.return_code)
 
 
 def main() -> None:

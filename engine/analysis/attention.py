@@ -16,7 +16,7 @@ from engine.finetune.methods import METHODS
 from engine.jobs.plan import notes_of
 from engine.quality.attention import map_correlation, map_overlap
 from engine.runs.attention_maps import ATTENTION_FILE, DOMAINS, AttentionMaps, read_attention
-from engine.runs.record import RunRecord, State, remake_run
+from engine.runs.record import RunRecord, State, is_remade_here, remake_run
 from engine.runs.study_folder import StudyFolder
 
 _N_CHOICES = 12
@@ -77,11 +77,20 @@ def study_attention(folder: StudyFolder, record: RunRecord) -> tuple[AttentionMa
     path = run_path / ATTENTION_FILE
     remake = remake_run(run_path)
     if ATTENTION_FILE not in record.files and not path.exists():
-        raise StudyError(record.run_id, "its attention maps were freed", f"{remake} trains it again")
+        if is_remade_here(record):
+            raise StudyError(record.run_id, "its attention maps were freed", f"{remake} trains it again")
+        raise StudyError(record.run_id, "its attention maps are not in this copy of the study", _instead(folder))
     after = read_attention(path, remake)
     if _subject(before) != _subject(after):
         raise DamagedError(str(path), "holds other images, layers or heads than the maps of θ*", remake)
     return before, after
+
+
+def _instead(folder: StudyFolder) -> str:
+    """A run whose maps can be looked at."""
+    having = [each for each in folder.listing().records if ATTENTION_FILE in each.files]
+    first = min(having, key=lambda each: each.spec.seed, default=None)
+    return f"choose a run that has them, such as {first.run_id}" if first else "look at the study where it was run"
 
 
 def find_image(maps: AttentionMaps, name: str) -> int:

@@ -140,11 +140,14 @@ class StudyData:
             found.append(
                 f"left out: {len(self.unreadable)} runs that cannot be read, first {self.unreadable[0].run_id}"
             )
-        return (*found, *((self._twins,) if self._twins else ()))
+        return (*found, *((self.twins,) if self.twins else ()))
 
     @cached_property
-    def _twins(self) -> str:
-        """Runs that are one network under two names: from scratch, backbones of one architecture are the same."""
+    def twins(self) -> str:
+        """How many runs are one network under two names: from scratch, backbones of one architecture are the same.
+
+        A warning for what pools or tests runs of several backbones; empty where there are none.
+        """
         seen: dict[tuple[object, ...], set[str]] = {}
         for run in self.runs:
             spec = run.record.spec

@@ -16,7 +16,7 @@ from engine.errors import StudyError
 from engine.files import digest
 from engine.finetune.methods import METHODS
 from engine.jobs.child import Request, kept_or_asked
-from engine.runs.record import RunRecord, State, remake_run
+from engine.runs.record import RunRecord, State, is_remade_here, remake_run
 from engine.runs.results import SimilarityKey
 from engine.runs.study_folder import StudyFolder
 from engine.runs.uncertainty import CellUncertainty, read_uncertainty
@@ -80,7 +80,8 @@ def role_of(record: RunRecord, epoch: int) -> str:
 
 def files_of(folder: StudyFolder, record: RunRecord, role: str) -> tuple[str, ...]:
     """The keys of the activation files of a role that are there, in order."""
-    named = sorted(key for key, each in record.activations.items() if each == role)
+    maps = record.provenance.attention_reference  # of attention, in the same folder
+    named = sorted(key for key, each in record.activations.items() if each == role and key != maps)
     return tuple(key for key in named if (folder.activations_path / f"{key}.h5").is_file())
 
 
@@ -100,8 +101,8 @@ def _read(place: Path) -> CellUncertainty:
 
 def _absent(folder: StudyFolder, record: RunRecord, epoch: int, role: str) -> StudyError:
     """Why there are no activations of a role."""
-    if not any(folder.activations_path.glob("*.h5")):
-        problem = "the study holds no activations, as the sample study does not, and an interval needs them"
+    if not is_remade_here(record):
+        problem = "this copy of the study holds no activations, as the sample study does not; an interval needs them"
         return StudyError(record.run_id, problem, 'look at a study that was run here with study.keep = "ends" or "all"')
     if role == REFERENCE:
         fix = f"simtui run {shlex.quote(str(folder.path))} makes them again"

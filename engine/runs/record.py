@@ -161,6 +161,12 @@ def remake_run(run_path: Path) -> str:
     return f"rm -r {shlex.quote(str(run_path))} && simtui run {shlex.quote(str(run_path.parent.parent))}"
 
 
+def is_remade_here(record: RunRecord) -> bool:
+    """Whether what is missing of a run can be computed on this machine; a copy of a study comes without its images."""
+    path = Path(record.provenance.dataset_path)
+    return path.is_absolute() and path.exists()
+
+
 def weights_name(epoch: int) -> str:
     """The name in a run's folder, and in `RunRecord.files`, of the weights after an epoch."""
     return f"checkpoints/epoch-{epoch:03d}.safetensors"

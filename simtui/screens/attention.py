@@ -156,15 +156,16 @@ class AttentionScreen(ViewScreen):
         """Pictures are made for one size."""
         self.call_after_refresh(self.show)
 
+    def on_room_resized(self) -> None:
+        """See `_draw`."""
+        self._draw()
+
     def _draw(self) -> None:
         """The pictures as large as they can be beside enough lines for the layers."""
         if self._shown is None:
             return
         room = self.query_one("#data")
-        if room.size.height < 4:  # it has just been shown again, and has no size yet
-            # Behind another view, or hidden, it gets none: to ask on would keep a processor busy.
-            if self.app.screen is self and not self.has_class("-small") and not self.has_class("-empty"):
-                self.call_after_refresh(self._draw)
+        if room.size.height < 4:  # it is hidden, or comes back: then it says when it has a size
             return
         n_layer_lines = min(len(self._shown.views) + 1, max(room.size.height // 3, 4))
         n_pictures = 3 if self._shown.before.pixels is None else 4

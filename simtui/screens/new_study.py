@@ -29,10 +29,10 @@ from simtui.safe_text import fitted, safe
 from simtui.screens.asked import Answer, Asked, describe_child, look_child, measure_child
 from simtui.screens.over import lay_over
 from simtui.screens.study_file import StudyFileScreen
-from simtui.screens.view import MIN_HEIGHT, MIN_WIDTH
+from simtui.screens.view import is_small, small_lines
 from simtui.study_form import Dataset, Entry, Form, Look, first_entries
 from simtui.views import new_study
-from simtui.views.parts import ACCENT, DIM, STRONG, Line, Span, line_width, wrapped
+from simtui.views.parts import ACCENT, DIM, STRONG, Line, Span, line_width
 from simtui.widgets.choices import Choice, Choices
 from simtui.widgets.lines import Lines
 from simtui.widgets.path_input import PathInput
@@ -117,11 +117,9 @@ class NewStudyScreen(Screen[None]):
     def show(self) -> None:
         """Brings everything up to date with the form."""
         width, height = self.size
-        is_small = width < MIN_WIDTH or height < MIN_HEIGHT
-        self.set_class(is_small, "-small")
-        if is_small or not width:
-            text = f"needs {MIN_WIDTH} × {MIN_HEIGHT}; this terminal is {width} × {height}"
-            self._lines("small").show(wrapped(text, max(width, 1), max(height, 1), ACCENT))
+        self.set_class(is_small(self.size), "-small")
+        if is_small(self.size):
+            self._lines("small").show(small_lines(self.size))
             return
         self.set_class(width >= _WIDE, "-wide")
         room = (_FORM_WIDTH if width >= _WIDE else width) - 2
@@ -180,6 +178,8 @@ class NewStudyScreen(Screen[None]):
     def _footer(self, width: int) -> Line:
         spans: list[Span] = []
         for keys, word in _FOOTER:
+            if len(keys) == 1 and isinstance(self.focused, Input):  # a letter there is a letter
+                continue
             more = [Span(f" {keys}", ACCENT), Span(f" {word} ", DIM)]
             if line_width(spans) + line_width(more) <= width:
                 spans += more

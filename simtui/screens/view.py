@@ -10,6 +10,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
 from textual.geometry import Size
+from textual.message import Message
 from textual.screen import Screen
 from textual.widget import Widget
 
@@ -35,6 +36,12 @@ def is_small(size: Size) -> bool:
     return size.width < MIN_WIDTH or size.height < MIN_HEIGHT
 
 
+def small_lines(size: Size) -> tuple[Line, ...]:
+    """What a terminal that is too small shows instead."""
+    text = f"needs {MIN_WIDTH} × {MIN_HEIGHT}; this terminal is {size.width} × {size.height}"
+    return wrapped(text, max(size.width, 1), max(size.height, 1), ACCENT)
+
+
 def bindings_of(view: str) -> list[BindingType]:
     """The key bindings of a view, from the table of actions."""
     return [
@@ -49,6 +56,17 @@ def bindings_of(view: str) -> list[BindingType]:
         for action in actions_of(view)
         if action.name not in OF_APP
     ]
+
+
+class Room(Vertical):
+    """Where a view's data stands."""
+
+    class Resized(Message):
+        """It has another size, or has come back."""
+
+    def on_resize(self) -> None:
+        """Tells the view."""
+        self.post_message(self.Resized())
 
 
 class ViewScreen(Screen[None]):
@@ -72,7 +90,7 @@ class ViewScreen(Screen[None]):
         yield Lines(id="summary")
         with Vertical(id="body"):
             yield Lines(id="nothing")
-            with Vertical(id="data"):
+            with Room(id="data"):
                 yield from self.compose_data()
         yield Lines(id="progress")
         yield Lines(id="footer")
@@ -107,11 +125,10 @@ class ViewScreen(Screen[None]):
         # Not composed yet, or closing: there is nothing to fill.
         if not self.query("#tabs") or not self.query("#small") or self.size.width == 0:
             return
-        width, height = self.size
+        width = self.size.width
         self.set_class(is_small(self.size), "-small")
         if is_small(self.size):
-            text = f"needs {MIN_WIDTH} × {MIN_HEIGHT}; this terminal is {width} × {height}"
-            self.lines("small").show(wrapped(text, max(width, 1), max(height, 1), ACCENT))
+            self.lines("small").show(small_lines(self.size))
             return
         self.lines("tabs").show([self._tabs(width)])
         self.lines("footer").show([self._footer(width)])

@@ -71,7 +71,7 @@ def correlation_view(
         (Span(f" {means}", STRONG, "" if is_colorless else MARK_COLOR), Span(" interval mean  ", DIM), *legend),
         _figures(correlation),
         _readout(correlation, found, cursor),
-        tuple(each for each in (*correlation.warnings, warning, said) if each),
+        tuple(each for each in (*correlation.warnings, warning, found.data.twins, said) if each),
         _summary(correlation),
         run_of(cursor),
     )

@@ -18,7 +18,22 @@ from simtui.plotting import Frame
 from simtui.safe_text import fitted, safe, short_names
 from simtui.selection import Selection
 from simtui.views.layer_map import POOLINGS
-from simtui.views.parts import ACCENT, DIM, KEY, NO_VALUE, STRONG, Column, Line, Row, Sheet, Span, count, figure, line
+from simtui.views.parts import (
+    ACCENT,
+    DIM,
+    KEY,
+    NO_VALUE,
+    STRONG,
+    Column,
+    Line,
+    Row,
+    Sheet,
+    Span,
+    and_others,
+    count,
+    figure,
+    line,
+)
 from simtui.views.scatter import frame_of
 
 EXPLANATION = (
@@ -67,7 +82,7 @@ def distributions_view(found: Found, selection: Selection, key: SimilarityKey, c
         cursor,
         _control(selection, key),
         _readout(groups[cursor], names[cursor], key, score),
-        tuple(each for each in (warning, left_out) if each),
+        tuple(each for each in (warning, found.data.twins, left_out) if each),
         _summary(groups, names, key, score),
     )
 
@@ -241,12 +256,15 @@ def _summary(groups: Sequence[Distribution], names: Sequence[str], key: Similari
     what = f"Median {label_of(key.measure)} at the last epoch"
     if most is least:
         return f"{what}: {figure(most[0].similarity.quantiles[3])} for {most[1]}."
-    said = (
-        f"{what}: highest for {most[1]} ({figure(most[0].similarity.quantiles[3])}), lowest for {least[1]} "
-        f"({figure(least[0].similarity.quantiles[3])})"
+    medians = [each.similarity.quantiles[3] for each, _ in having]
+    highest, lowest = (
+        f"{name}{and_others(medians, each.similarity.quantiles[3])} ({figure(each.similarity.quantiles[3])})"
+        for each, name in (most, least)
     )
+    said = f"{what}: highest for {highest}, lowest for {lowest}"
     scored = [pair for pair in having if pair[0].score.quantiles]
     if not scored:
         return f"{said}."
     best = max(scored, key=lambda pair: pair[0].score.quantiles[3])
-    return f"{said}; median {score} is highest for {best[1]} ({figure(best[0].score.quantiles[3])})."
+    others = and_others([each.score.quantiles[3] for each, _ in scored], best[0].score.quantiles[3])
+    return f"{said}; median {score} is highest for {best[1]}{others} ({figure(best[0].score.quantiles[3])})."

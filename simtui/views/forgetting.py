@@ -21,6 +21,7 @@ from simtui.views.parts import (
     Row,
     Sheet,
     Span,
+    and_others,
     figure,
     line,
     wrapped,
@@ -74,7 +75,9 @@ def summary(found: Table, snapshot: Snapshot) -> str:
     most, least, named = measured[-1], measured[0], names_of(found)
     if most is least:
         return f"Origin k-NN of {_phrase(most, named)}."
-    return f"Origin k-NN drops most for {_phrase(most, named)}; least for {_phrase(least, named)}."
+    drops = [row["drop_mean"] for row in measured]
+    highest, lowest = (_phrase(row, named) + and_others(drops, row["drop_mean"]) for row in (most, least))
+    return f"Origin k-NN drops most for {highest}; least for {lowest}."
 
 
 def notes(found: Table, snapshot: Snapshot, width: int) -> tuple[Line, ...]:

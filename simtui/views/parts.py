@@ -89,7 +89,7 @@ def figure(value: Cell, digits: int = 3) -> str:
     """A figure as it is shown everywhere: three decimals, a dash where there is none."""
     if value is None or (isinstance(value, float) and value != value):
         return NO_VALUE
-    return f"{value:.{digits}f}" if isinstance(value, int | float) else value
+    return f"{value:z.{digits}f}" if isinstance(value, int | float) else value
 
 
 def spread(value: Spread, with_n: bool = False) -> str:
@@ -151,6 +151,12 @@ def fitting(lines: Sequence[Line], width: int) -> Line:
 def count(n: int, noun: str) -> str:
     """`1 run`, `2 runs`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def and_others(values: Iterable[Cell], value: Cell) -> str:
+    """` and 2 others`, where a figure is that of more than the one that is named; nothing where it is not."""
+    n = sum(figure(each) == figure(value) for each in values) - 1
+    return f" and {count(n, 'other')}" if n > 0 else ""
 
 
 def fit_columns(sheet: Sheet, width: int) -> tuple[int, tuple[tuple[int, int], ...]]:

@@ -31,6 +31,7 @@ from simtui.views.parts import (
     Row,
     Sheet,
     Span,
+    and_others,
     count,
     figure,
     fitting,
@@ -159,7 +160,8 @@ def summary(
     if scored:
         value, best = max(scored, key=lambda pair: pair[0])
         backbone = safe(best.spec.backbone.name)
-        text += f" Best test {score.label} {figure(value)}: {best.spec.method}, {backbone}, seed {best.spec.seed}."
+        text += f" Best test {score.label} {figure(value)}: {best.spec.method}, {backbone}, seed {best.spec.seed}"
+        text += f"{and_others((each for each, _ in scored), value)}."
     notes = snapshot.progress.notes if snapshot.progress else ()
     if notes:
         text += f" {count(len(notes), 'note')} on its images: simtui status."

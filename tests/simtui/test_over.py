@@ -13,6 +13,7 @@ from textual.geometry import Size
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from engine.runs.record import State, read_record, write_record
 from simtui.screens.ask import AskScreen
 from simtui.screens.attention import AttentionScreen
 from simtui.screens.confirm import ConfirmScreen
@@ -20,7 +21,7 @@ from simtui.screens.help import HelpScreen
 from simtui.screens.over import lay_over
 from simtui.views.parts import Sheet, fit_columns
 from simtui.widgets.grid import Grid
-from tests.simtui.driving import app_of, opened, press, until, view_of, written
+from tests.simtui.driving import app_of, opened, press, settled, until, view_of, written
 from tests.simtui.studies import write_attention_maps
 
 
@@ -176,6 +177,23 @@ async def test_everything_is_drawn_anew(study: Path, opens: str, monkeypatch: py
 def test_a_table_that_is_not_filled_yet_survives_any_width() -> None:
     """A grid is laid out before it is first shown, in a terminal of one column with less than no room."""
     assert fit_columns(Sheet((), ()), -2)[1] == ()
+
+
+async def test_the_attention_view_comes_back_from_a_run_without_maps(small_study: Path) -> None:
+    """Its pictures are drawn once there is room for them again; to ask for it in a loop stopped the app for good."""
+    write_attention_maps(small_study)
+    lacking = sorted((small_study / "runs").glob("*scratch_seed00*"))[0]
+    record = read_record(lacking)
+    write_record(lacking, record.with_(state=State.STOPPED))
+    async with opened(small_study, view="8") as pilot:
+        have = next((small_study / "runs").glob("*full_seed00*")).name
+        app_of(pilot).select(run_id=have)
+        await settled(pilot)
+        with_maps = written(pilot)
+        app_of(pilot).select(run_id=record.run_id)
+        await until(pilot, lambda: view_of(pilot).has_class("-empty"))
+        app_of(pilot).select(run_id=have)
+        await until(pilot, lambda: written(pilot) == with_maps)
 
 
 async def test_the_attention_view_is_at_rest_behind_another(small_study: Path, monkeypatch: pytest.MonkeyPatch) -> None:

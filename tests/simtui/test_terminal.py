@@ -148,6 +148,15 @@ def _until(is_so: Callable[[], object]) -> None:
         time.sleep(0.05)
 
 
+def test_a_kill_leaves_the_terminal_as_it_was(study: Path) -> None:
+    with _opened(study) as session:
+        session.wait_for(PAINTED, TIMEOUT_S)
+        os.kill(session.pid, signal.SIGTERM)
+        _until(lambda: (session.drain(0.2), session.has_ended())[1])
+        assert session.exit_status == 128 + signal.SIGTERM
+        assert b"\x1b[?1049l" in session.seen
+
+
 # --- tmux -----------------------------------------------------------------------------------------------------------
 
 

@@ -212,13 +212,20 @@ def test_a_run_of_an_earlier_simtui_is_told_from_one_whose_attention_cannot_be_r
     assert (caught.value.problem, caught.value.fix) == (ours, "choose a run of another backbone")
 
 
-def test_maps_that_were_freed_are_told_from_maps_that_are_lost(make: Make) -> None:
+def test_maps_that_were_freed_are_told_from_maps_that_are_lost(make: Make, tmp_path: Path) -> None:
     folder, record = make()
+    copy = record.with_(files={})
+    record = record.with_(provenance=replace(record.provenance, dataset_path=str(tmp_path)))
     path = folder.run_path(record.run_id) / "attention.h5"
     path.unlink()
     with pytest.raises(StudyError, match="its attention maps were freed") as caught:
         study_attention(folder, record.with_(files={}))
     assert caught.value.fix.startswith(f"rm -r '{path.parent}' && simtui run ")
+    with pytest.raises(
+        StudyError, match="not in this copy of the study\n  fix: choose a run that has them, such as"
+    ) as e:
+        study_attention(folder, copy)
+    assert record.run_id in e.value.fix
     with pytest.raises(DamagedError, match=r"attention\.h5: cannot be read \(No such file"):
         study_attention(folder, record)
 

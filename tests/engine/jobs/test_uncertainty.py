@@ -17,7 +17,7 @@ from engine.activations.store import Activations, ActivationStore, activation_ke
 from engine.analysis.options import TableOptions
 from engine.analysis.tables import table_of
 from engine.cleaning import free
-from engine.errors import DamagedError, MachineError, SimtuiError, StudyError
+from engine.errors import DamagedError, MachineError, SimtuiError
 from engine.files import sha256_file
 from engine.jobs import child, uncertainty_child
 from engine.jobs.launch import make_study_folder, start_study
@@ -328,8 +328,17 @@ def test_what_was_freed_is_told_from_what_was_never_kept(folder: StudyFolder) ->
     error = refused(folder, run_of(folder))
     assert error.problem == "the activations of the pre-trained model were freed" and "makes them again" in error.fix
     shutil.rmtree(folder.activations_path)
-    error = refused(folder, run_of(folder))
-    assert "holds no activations, as the sample study" in error.problem and isinstance(error, StudyError)
+    assert refused(folder, run_of(folder)).problem == "the activations of the pre-trained model were freed"
+
+
+def test_a_copy_without_its_images_is_not_told_to_compute_anything(folder: StudyFolder) -> None:
+    record, maps = run_of(folder), "f" * 64
+    elsewhere = replace(record.provenance, dataset_path="images/skin", attention_reference=maps)
+    shutil.rmtree(folder.activations_path)
+    folder.activations_path.mkdir()
+    (folder.activations_path / f"{maps}.h5").touch()  # no activations, though θ*'s as their role says
+    error = refused(folder, record.with_(provenance=elsewhere, activations={maps: "reference"}))
+    assert "holds no activations, as the sample study" in error.problem and "rm " not in error.fix
 
 
 def test_a_damaged_activation_file_is_named(folder: StudyFolder, here: list[list[str]]) -> None:
