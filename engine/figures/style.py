@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import MachineError
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import HALF, METHODS, is_method, mixing_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,14 +52,22 @@ class Mark:
 
 _MARKS = (
     Mark(BLUE, "o", "-"), Mark(ORANGE, "s", (0, (4.0, 1.5))), Mark(GREEN, "^", (0, (1.0, 1.2))),
-    Mark(PURPLE, "D", (0, (4.0, 1.2, 1.0, 1.2))), Mark(VERMILION, "v", (0, (6.0, 2.0))),
+    Mark(PURPLE, "D", (0, (4.0, 1.2, 1.0, 1.2))), Mark(SKY, "v", (0, (6.0, 2.0))), Mark(GREY, "P", (0, (2.0, 1.0))),
+    Mark(VERMILION, "X", (0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0))), Mark(BLACK, "*", (0, (1.0, 2.5))),
+    Mark(SKY, "<", (0, (8.0, 1.5))), Mark(ORANGE, ">", (0, (3.0, 3.0))), Mark(GREEN, "p", (0, (6.0, 1.0, 2.0, 1.0))),
+    Mark(PURPLE, "h", (0, (1.5, 1.5, 4.0, 1.5))),
 )  # fmt: skip
+_LITTLE, _MUCH = Mark(BLACK, "2", (0, (1.0, 4.0))), Mark(BLACK, "1", (0, (2.0, 2.0)))  # mixtures below one half, above
+_UNKNOWN = Mark(VERMILION, "v", (0, (6.0, 2.0)))
 
 
 def mark_of(method: str) -> Mark:
-    """The same for a method in every figure; those that simtui does not know share the last."""
-    methods = list(METHODS)
-    return _MARKS[min(methods.index(method), len(_MARKS) - 1) if method in methods else -1]
+    """The same for a method in every figure; mixtures share one on either side of one half, unknown methods one."""
+    if method in METHODS:
+        return _MARKS[list(METHODS).index(method) % len(_MARKS)]
+    if not is_method(method):
+        return _UNKNOWN
+    return _LITTLE if mixing_of(method) < HALF else _MUCH
 
 
 def require_matplotlib() -> None:
