@@ -36,7 +36,7 @@ class Method:
         settings: what a study may set of it, under `[method.NAME]`.
         needs: the method from whose run of the same backbone and seed it is made.
         package: what it needs to be installed beside simtui's own requirements.
-        cost: seconds of training an image, relative to `full`.
+        cost: seconds of training an image, relative to `full`: as measured of a small backbone on one CPU core.
     """
 
     name: str
@@ -58,7 +58,7 @@ METHODS: Mapping[str, Method] = {
         Method("linear", True, False, 1e-2, "only a linear head is trained, on the features of the frozen backbone"),
         Method("scratch", False, True, 5e-4, "every weight is trained, from a random start"),
         Method("lora", True, True, 1e-3, "low-rank adapters of the blocks are trained, the weights below are frozen",
-               f"{_RECIPES}.lora", LoraSettings, package="peft"),
+               f"{_RECIPES}.lora", LoraSettings, package="peft", cost=1.2),
         Method("layer_decay", True, True, 1e-4, "as full, with lower learning rates towards the input",
                f"{_RECIPES}.layer_decay", LayerDecaySettings),
         Method("lp_ft", True, True, 1e-4, "first the head alone on the frozen backbone, then every weight",
@@ -70,12 +70,12 @@ METHODS: Mapping[str, Method] = {
         Method("ema", True, True, 1e-4, "as full, looked at through a moving average of its weights",
                f"{_RECIPES}.ema", EmaSettings),
         Method("feature_distillation", True, True, 1e-4, "as full, with a penalty on the distance from θ*'s embeddings",
-               f"{_RECIPES}.feature_distillation", FeatureDistillationSettings, cost=1.4),
+               f"{_RECIPES}.feature_distillation", FeatureDistillationSettings, cost=1.35),
         Method("cka_penalty", True, True, 1e-4, "as full, with 1 − CKA to θ*'s blocks as a penalty",
-               f"{_RECIPES}.cka_penalty", CkaPenaltySettings, cost=1.4),
+               f"{_RECIPES}.cka_penalty", CkaPenaltySettings, cost=1.35),
         Method("covariance_alignment", True, True, 1e-4,
                "as full, with a penalty on embeddings whose covariance is no rotation of θ*'s",
-               f"{_RECIPES}.covariance_alignment", CovarianceAlignmentSettings, cost=1.4),
+               f"{_RECIPES}.covariance_alignment", CovarianceAlignmentSettings, cost=1.35),
     )
 }  # fmt: skip
 

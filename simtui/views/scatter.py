@@ -14,7 +14,7 @@ from simtui.safe_text import safe, short_names
 from simtui.views.parts import DIM, Line, Span, line_width
 
 # By the order of the table of methods; mixtures have one for those below one half and one for those above.
-_GLYPHS = "●■▲◆▼★○□△◇▽☆"
+_GLYPHS = "●■▲▶▼★○□△◇▽☆"  # ◆ is the mean of an interval
 _LITTLE, _MUCH, _OTHER_GLYPH = "◐", "◑", "✚"
 # Without colour the kind of character says the method, and which of them the backbone.
 _PLAIN = (

@@ -108,6 +108,23 @@ def test_a_weight_scales_its_penalty(method: str) -> None:
     assert values[1] == pytest.approx(3 * values[0], rel=1e-5)
 
 
+@pytest.mark.parametrize("method", ["feature_distillation", "cka_penalty", "covariance_alignment", "l2_sp"])
+def test_training_on_the_penalty_alone_undoes_what_it_is_a_penalty_on(method: str) -> None:
+    recipe, model = made(method)
+    moved(model, 0.05)
+    parameters = [*model.backbone.parameters(), *recipe.extra.parameters()]
+    optimiser = torch.optim.Adam(parameters, 2e-3)
+    values = []
+    for _ in range(25):
+        found = penalty_of(recipe, images(16))
+        assert found is not None
+        optimiser.zero_grad()
+        found.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        values.append(float(found.detach()))
+    assert values[-1] < values[0] / 2
+
+
 def test_distillation_is_the_mean_squared_distance_relative_to_the_teachers_size() -> None:
     x, target = torch.tensor([[1.0, 2.0], [3.0, 5.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
     assert float(relative_distance(x, target)) == pytest.approx(((0 + 4) + (9 + 9)) / (1 + 4))

@@ -157,8 +157,6 @@ def test_what_a_method_adds_to_the_loss_stands_beside_it(runs: Runs, method: str
     [
         ("l2_sp", {"alpha": 1e4, "beta": 0.0}),
         ("feature_distillation", {"weight": 100.0}),
-        ("cka_penalty", {"weight": 100.0, "layers": "all"}),
-        ("covariance_alignment", {"weight": 100.0}),
         ("layer_decay", {"decay": 0.1}),
     ],
 )
