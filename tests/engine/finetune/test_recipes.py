@@ -250,6 +250,9 @@ def test_a_mixture_of_what_is_not_there_says_what_is_missing(site: Site, runs: R
     mine.write_bytes(theirs.read_bytes())
     with pytest.raises(DamagedError, match=r"holds the weights of .*_ema_"):
         site.run(path, spec)
+    Checkpoints(needed).save_weights(2, {"head.weight": torch.zeros(3, 128)}, {"run": needed.name})
+    with pytest.raises(DamagedError, match="does not hold the weights of bundled:supervised"):
+        site.run(path, spec)
 
 
 def test_a_run_needs_the_run_of_full_with_its_own_settings(site: Site) -> None:
