@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tomli_w
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
 
 from engine.data.options import DataOptions
 from engine.errors import DamagedError, StudyError
 from engine.files import digest, read_small
+from engine.finetune.methods import METHODS, is_method, method_of
+from engine.finetune.settings import LpFtSettings
 from engine.measures.table import MEASURES
 from engine.quality.table import QUALITY
 from engine.sealed import is_changed, sealed_comment
@@ -27,7 +30,20 @@ from engine.study_messages import Sections, explained
 _STRICT = ConfigDict(extra="forbid")
 _Name = Annotated[str, Field(min_length=1, max_length=80)]
 _Count = Annotated[int, Field(ge=1, strict=True)]
-Method = Literal["full", "linear", "scratch"]
+
+
+def _known_method(name: str) -> str:
+    base, colon, _ = name.partition(":")
+    if is_method(name):
+        return name
+    if colon and base in METHODS and METHODS[base].needs:
+        example = f'"{base}" is a mixture of one half; name others as in "{base}:0.25", above 0 and below 1'
+        raise PydanticCustomError("mixing", "need a mixing value: {example}", {"example": example})
+    *others, last = map(repr, METHODS)
+    raise PydanticCustomError("literal_error", "{expected}", {"expected": f"{', '.join(others)} or {last}"})
+
+
+Method = Annotated[str, AfterValidator(_known_method)]
 Precision = Literal["auto", "float32", "bfloat16"]
 Keep = Literal["all", "ends", "none"]
 if TYPE_CHECKING:
@@ -106,6 +122,24 @@ class FinetuneSection:
     precision: Precision = "auto"
 
 
+# The table is the one place that knows which methods have settings.
+_METHOD_SETTINGS = {method.name: method.settings for method in METHODS.values() if method.settings}
+if TYPE_CHECKING:
+    MethodSection = Any
+else:
+    MethodSection = dataclass(frozen=True, config=_STRICT)(
+        type(
+            "MethodSection",
+            (),
+            {
+                "__doc__": "The settings of each method that has some.",
+                "__annotations__": _METHOD_SETTINGS,
+                **{name: settings() for name, settings in _METHOD_SETTINGS.items()},
+            },
+        )
+    )
+
+
 @dataclass(frozen=True, config=_STRICT)
 class MeasureSection:
     """Which similarity measures and quality metrics are computed at every epoch."""
@@ -137,6 +171,7 @@ class Study:
     attention: AttentionSection = AttentionSection()
     origin: OriginSection | None = None
     finetune: FinetuneSection = FinetuneSection()
+    method: MethodSection = MethodSection()
     measure: MeasureSection = MeasureSection()
     machine: MachineSection = MachineSection()
 
@@ -149,6 +184,8 @@ _SECTIONS: Sections = {
     "origin": OriginSection,
     "backbone": BackboneSection,
     "finetune": FinetuneSection,
+    "method": MethodSection,
+    **{f"method.{name}": settings for name, settings in _METHOD_SETTINGS.items()},
     "measure": MeasureSection,
     "machine": MachineSection,
     "": Study,
@@ -164,7 +201,10 @@ _LATER_SETTINGS = {
 
 @dataclass(frozen=True, config=_STRICT)
 class RunSpec:
-    """Everything that decides the result of one run, but for the images and weights that it will find."""
+    """Everything that decides the result of one run, but for the images and weights that it will find.
+
+    `settings` are those of its own method under `[method]`; none where the method has none.
+    """
 
     study: str
     dataset: str
@@ -179,6 +219,7 @@ class RunSpec:
     keep: Keep
     origin_probe_n: int = ProbeSection.origin_n
     attention_n: int = AttentionSection.n
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def spec_hash(self) -> str:
@@ -188,7 +229,9 @@ class RunSpec:
         for sister in ("methods", "seeds", "epochs"):
             value["finetune"].pop(sister)
         learning_rates = value["finetune"].pop("learning_rate")
-        value["learning_rate"] = learning_rates.get(self.method)
+        value["learning_rate"] = learning_rates.get(method_of(self.method).needs or self.method)
+        if not self.settings:
+            value.pop("settings")
         for other in ("keep", "study", "dataset"):
             value.pop(other)
         for setting, default in _LATER_SETTINGS.items():
@@ -201,7 +244,22 @@ class RunSpec:
     def run_id(self) -> str:
         """A folder name that a person can read and that the settings decide."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.backbone.name.lower()).strip("-")
-        return f"{slug[:60]}_{self.method}_seed{self.seed:02d}_{self.spec_hash[:8]}"
+        # No colon: it parts host and path, or drive and folder, elsewhere.
+        return f"{slug[:60]}_{self.method.replace(':', '-')}_seed{self.seed:02d}_{self.spec_hash[:8]}"
+
+
+def needs_run(spec: RunSpec) -> str | None:
+    """The run, of the same study, that must be done before this one can begin; None for nearly all.
+
+    Whoever runs a study goes by this alone: such a run is made from the last weights of the one that it needs.
+    """
+    needed = method_of(spec.method).needs
+    return replace(spec, method=needed, settings={}).run_id if needed else None
+
+
+def n_probe_epochs(settings: LpFtSettings, epochs: int) -> int:
+    """For how many of the epochs `lp_ft` trains the head alone."""
+    return settings.probe_epochs or max(1, epochs // 2)
 
 
 def load_study(path: Path) -> Study:
@@ -258,7 +316,14 @@ def freeze_study(study: Study) -> str:
     Raises:
         StudyError: a path is not UTF-8, so TOML cannot hold it.
     """
-    text = tomli_w.dumps(plain(study))
+    value = plain(study)
+    # Of methods that are not asked for, only what was said: they may yet be added.
+    said = {
+        name: section
+        for name, section in value["method"].items()
+        if name in study.finetune.methods or section != plain(_METHOD_SETTINGS[name]())
+    }
+    text = tomli_w.dumps({**value, "method": said} if said else {k: v for k, v in value.items() if k != "method"})
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -284,6 +349,7 @@ def run_specs(study: Study) -> tuple[RunSpec, ...]:
             keep=study.study.keep,
             origin_probe_n=study.probe.origin_n,
             attention_n=study.attention.n,
+            settings=plain(getattr(study.method, method, None)) or {},
         )
         for seed in range(study.finetune.seeds)
         for method in study.finetune.methods
@@ -337,6 +403,37 @@ def _check_probes(study: Study, path: Path) -> None:
                 )
 
 
+def _check_methods(study: Study, path: Path) -> None:
+    """What a method needs of the rest of the study."""
+    settings, methods = study.finetune, study.finetune.methods
+    for name in settings.learning_rate:
+        if not method_of(name).learning_rate:
+            raise StudyError(path.name, f"finetune.learning_rate.{name}: {name} trains nothing", "remove it")
+    for name in methods:
+        needed = method_of(name).needs
+        if needed and needed not in methods:
+            problem = f'finetune.methods: "{name}" is made from the run of "{needed}", which is not among them'
+            raise StudyError(path.name, problem, f'add "{needed}" to finetune.methods')
+        if needed and study.study.keep == "none":
+            problem = f'study.keep = "none": "{name}" is made from the last weights of "{needed}"'
+            raise StudyError(path.name, problem, f'set study.keep = "ends", or leave "{name}" out')
+    if "lp_ft" in methods:
+        n_probe = n_probe_epochs(study.method.lp_ft, settings.epochs)
+        if n_probe >= settings.epochs:
+            raise StudyError(
+                path.name,
+                f"method.lp_ft.probe_epochs = {n_probe}: need fewer than finetune.epochs = {settings.epochs}",
+                "lower it, or raise finetune.epochs",
+            )
+    need = MEASURES["debiased_cka"].min_n
+    if "cka_penalty" in methods and settings.batch_size < need:
+        raise StudyError(
+            path.name,
+            f'finetune.batch_size = {settings.batch_size}: "cka_penalty" needs at least {need} images in a batch',
+            "raise it, or leave the method out",
+        )
+
+
 def _checked(study: Study, path: Path) -> Study:
     """What no single setting shows."""
     lists: dict[str, Sequence[str]] = {
@@ -350,6 +447,7 @@ def _checked(study: Study, path: Path) -> Study:
         if twice:
             raise StudyError(path.name, f'{name}: "{sorted(twice)[0]}" is named twice', "name each once")
     _check_probes(study, path)
+    _check_methods(study, path)
     for section, options in (("data", study.data), ("origin", study.origin)):
         window = options.window if options else None
         if isinstance(window, tuple) and not window[0] < window[1]:

@@ -6,7 +6,7 @@ belong together are refused, with the first that differs.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from engine.errors import StudyError
@@ -37,7 +37,18 @@ def extended_study(frozen: Study, asked: Study, *, has_begun: bool = True) -> St
         # Their number is part of what names a run.
         origin = replace(frozen.origin, n=asked.origin.n) if frozen.origin and asked.origin else asked.origin
         free = replace(free, data=frozen.data, origin=origin)
-    free = replace(free, finetune=replace(asked.finetune, methods=frozen.finetune.methods, seeds=frozen.finetune.seeds))
+    # What is said of a method decides only its own runs.
+    new = set(asked.finetune.methods) - set(frozen.finetune.methods)
+    rates = {name: rate for name, rate in asked.finetune.learning_rate.items() if name not in new}
+    rates |= {name: rate for name, rate in frozen.finetune.learning_rate.items() if name in new}
+    own = {each.name: getattr(frozen.method, each.name) for each in fields(frozen.method) if each.name in new}
+    free = replace(
+        free,
+        finetune=replace(
+            asked.finetune, methods=frozen.finetune.methods, seeds=frozen.finetune.seeds, learning_rate=rates
+        ),
+        method=replace(asked.method, **own),
+    )
     for where, was, now in _differences(plain(frozen), plain(free)):
         raise StudyError(
             where,

@@ -16,7 +16,7 @@ import tomli_w
 from engine.data.options import DataOptions
 from engine.errors import SimtuiError, StudyError
 from engine.files import as_machine_error, atomic_write, read_small
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import is_method, method_of
 from engine.study import (
     AttentionSection,
     FinetuneSection,
@@ -27,6 +27,7 @@ from engine.study import (
     Study,
     StudySection,
     parse_study,
+    plain,
 )
 
 _COMMENT_AT = 26
@@ -126,8 +127,9 @@ def draft_text(draft: Draft) -> str:
                 ("epochs", draft.epochs),
                 ("batch_size", draft.batch_size),
             ],
-            _FINETUNE_DEFAULTS,
+            [("learning_rate", _learning_rates(draft.methods), ""), *_FINETUNE_DEFAULTS],
         ),
+        *_method_sections(draft.methods),
         _section("measure", [("similarity", _SIMILARITY)], _MEASURE_DEFAULTS),
         _section("machine", [], [("device", MachineSection.device, ""), ("cache_gb", MachineSection.cache_gb, "")]),
     ]
@@ -195,7 +197,6 @@ _PROBE_DEFAULTS: list[_Default] = [
 _ORIGIN_DEFAULTS: list[_Default] = [("n", OriginSection.n, "images of it, at most")]
 _NO_ORIGIN = ["# [origin]", '# path = "FOLDER"         # the pre-training domain']
 _FINETUNE_DEFAULTS: list[_Default] = [
-    ("learning_rate", {method.name: method.learning_rate for method in METHODS.values()}, ""),
     ("weight_decay", FinetuneSection.weight_decay, ""),
     ("warmup_epochs", FinetuneSection.warmup_epochs, ""),
     ("layer_decay", FinetuneSection.layer_decay, ""),
@@ -212,6 +213,21 @@ _SIMILARITY = ("debiased_cka", "linear_cka")
 _MEASURE_DEFAULTS: list[_Default] = [
     ("quality", MeasureSection.quality, ""),
 ]
+
+
+def _learning_rates(methods: Sequence[str]) -> dict[str, float]:
+    """The defaults of the chosen methods that train."""
+    known = [method_of(name) for name in methods if is_method(name)]
+    return {method.name: method.learning_rate for method in known if method.learning_rate}
+
+
+def _method_sections(methods: Sequence[str]) -> Iterator[list[str]]:
+    """A section for each chosen method that has settings, with those that have a default."""
+    for name in methods:
+        settings = method_of(name).settings if is_method(name) else None
+        if settings:
+            values = plain(settings())
+            yield _section(f"method.{name}", [], [(each, value, "") for each, value in values.items()])
 
 
 def _section(name: str, given: Sequence[tuple[str, object]], defaults: Sequence[_Default]) -> list[str]:

@@ -87,7 +87,10 @@ def _range_of(steps: list[Any], sections: Sections) -> str:
 
 
 def _section_of(steps: list[Any], sections: Sections) -> Any:
-    return next((sections[step] for step in steps if step in sections), sections[""])
+    """The innermost section that the steps lead into."""
+    names = [step for step in steps if isinstance(step, str)]
+    inwards = (".".join(names[:n]) for n in range(len(names), 0, -1))
+    return next((sections[name] for name in inwards if name in sections), sections[""])
 
 
 def _line_of(text: str, steps: list[Any]) -> int | None:
@@ -95,6 +98,8 @@ def _line_of(text: str, steps: list[Any]) -> int | None:
     lines = text.splitlines()
     first = 0
     names = [step for step in steps if isinstance(step, str)]
+    if len(names) > 2 and any(re.match(rf"\s*\[\s*{names[0]}\.{re.escape(names[1])}\s*\]", line) for line in lines):
+        names = [".".join(names[:2]), *names[2:]]  # a section within a section
     if len(names) > 1:
         headers = [i for i, line in enumerate(lines) if re.match(rf"\s*\[+\s*{re.escape(names[0])}\b", line)]
         nth = next((step for step in steps if isinstance(step, int)), 0) if names[0] == "backbone" else 0

@@ -1,6 +1,7 @@
 """Builds the sample study that ships with simtui: makes its images, runs it, and keeps only what looking at it needs.
 
 python sample_runs/build.py --work /tmp/sample        # two hours on two cores; continues if interrupted
+python sample_runs/build.py --work /tmp/methods --study methods_study.toml        # another study of these images
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from engine.study import load_study, run_specs
 from simtui.follow import follow
 
 HERE = Path(__file__).resolve().parent
+_SAMPLE = "sample_study.toml"
 N_TARGET, TARGET_SEED = 480, 0
 N_ORIGIN, ORIGIN_SEED = 720, 0
 KEPT = ("history.csv", "results.h5")
 N_SEEDS_WITH_MAPS = 2  # of each backbone and method: the study is to stay below 20 MB
 
 
-def build(work_path: Path) -> StudyFolder:
+def build(work_path: Path, study_name: str) -> StudyFolder:
     """Makes the images where they are missing and runs the study to its end; exits where it fails."""
     request_path = work_path / "study.toml"
     work_path.mkdir(parents=True, exist_ok=True)
-    atomic_write(request_path, (HERE / "sample_study.toml").read_bytes())
+    atomic_write(request_path, (HERE / study_name).read_bytes())
     study = load_study(request_path)
     assert study.origin is not None
     for path, generate, n, seed in (
@@ -54,7 +56,7 @@ def publish(folder: StudyFolder, target_path: Path) -> int:
     Activations, checkpoints and, beyond the first seeds, attention maps stay behind, and the records forget them; so
     they do where the study lay and on which machine.
     """
-    wanted = [spec.run_id for spec in run_specs(load_study(HERE / "sample_study.toml"))]
+    wanted = [spec.run_id for spec in run_specs(load_study(HERE / _SAMPLE))]
     left = [run_id for run_id in wanted if folder.record(run_id).state is not State.DONE]
     if left:
         sys.exit(f"{len(left)} runs are not done: nothing is published")
@@ -62,7 +64,7 @@ def publish(folder: StudyFolder, target_path: Path) -> int:
     (target_path / "activations").mkdir(parents=True)
     for run_id in wanted:
         _publish_run(folder, run_id, target_path)
-    shutil.copy(HERE / "sample_study.toml", target_path / "study.toml")
+    shutil.copy(HERE / _SAMPLE, target_path / "study.toml")
     return sum(path.stat().st_size for path in target_path.rglob("*") if path.is_file())
 
 
@@ -97,9 +99,14 @@ def main() -> None:
     """Builds and publishes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for images, activations and checkpoints")
+    parser.add_argument("--study", choices=[_SAMPLE, "methods_study.toml"], default=_SAMPLE, help="which to run")
     options = parser.parse_args()
     try:
-        size = publish(build(options.work), HERE / "sample_study")
+        folder = build(options.work, options.study)
+        if options.study != _SAMPLE:
+            print(folder.path)
+            return
+        size = publish(folder, HERE / "sample_study")
     except SimtuiError as error:
         sys.exit(str(error))
     print(f"sample_runs/sample_study: {size / 1e6:.1f} MB")

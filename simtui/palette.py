@@ -91,8 +91,13 @@ def on_light(color: str) -> str:
     return _ON_LIGHT.get(color, color)
 
 
+def has_own_color(index: int) -> bool:
+    """Whether the colour of the nth curve is not that of one before; a letter marks it otherwise."""
+    return index < len(CURVE_COLORS)
+
+
 def curve_letter(index: int) -> str:
-    """What marks the nth curve where colour says nothing."""
+    """What marks the nth curve where colour says nothing, or not enough."""
     return "abcdefghijklmnopqrstuvwxyz"[index % 26]
 
 

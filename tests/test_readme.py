@@ -12,6 +12,7 @@ from engine.analysis.tables import TABLES
 from engine.backbones.bundled import BUNDLED
 from engine.data.layouts import LAYOUTS
 from engine.data.options import DataOptions
+from engine.finetune.methods import METHODS
 from engine.measures import MEASURES
 from engine.quality import QUALITY
 from engine.study import load_study
@@ -27,6 +28,12 @@ def test_every_name_is_there(name: str) -> None:
 
 def test_every_setting_of_a_dataset_is_there() -> None:
     assert all(f"`{each.name}`" in README for each in fields(DataOptions))
+
+
+def test_every_method_and_setting_of_one_is_there() -> None:
+    for method in METHODS.values():
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{method.name}` | "))
+        assert all(f"`{each.name}`" in row for each in fields(method.settings or type(method)) if method.settings)
 
 
 def test_every_quality_metric_and_command_is_there() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from engine.activations.store import remake_activations
 from engine.analysis.table import Cell, Table
 from engine.errors import DamagedError, StudyError
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import method_of
 from engine.jobs.plan import notes_of
 from engine.quality.attention import map_correlation, map_overlap
 from engine.runs.attention_maps import ATTENTION_FILE, DOMAINS, AttentionMaps, read_attention
@@ -71,7 +71,7 @@ def study_attention(folder: StudyFolder, record: RunRecord) -> tuple[AttentionMa
         problem = f"is {record.state}: its attention maps are made at its last epoch"
         raise StudyError(record.run_id, problem, f"{_run(folder)} goes on with it")
     before = _maps_of_reference(folder, record)
-    if not METHODS[record.spec.method].trains_backbone:
+    if not method_of(record.spec.method).trains_backbone:
         return before, before
     run_path = folder.run_path(record.run_id)
     path = run_path / ATTENTION_FILE

@@ -16,6 +16,7 @@ from engine.analysis.options import TableOptions
 from engine.analysis.student import t_quantile
 from engine.analysis.study_data import StudyData, group_columns
 from engine.analysis.table import Cell, Table
+from engine.finetune.methods import method_of
 
 EXACT_UP_TO = 50  # runs of both sides: the counts of all orders are then exact in float64
 EFFECTS = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
@@ -31,6 +32,11 @@ _NOTES = (
     f"values that agree to {DECIMALS} decimals are ties, as results have single precision",
     "runs are compared as independent draws, not in pairs: the same seed of two groups shares the order of the images "
     "and the start of the head, and its outcomes need not go together",
+)
+
+MIXED_NOTE = (
+    "wise_ft is made from the runs of full, and its mixtures from the same: among these, runs are no independent "
+    "draws, and intervals and p of a difference are a rough guide"
 )
 
 
@@ -211,6 +217,8 @@ def comparison_table(data: StudyData, options: TableOptions) -> Table:
     )  # fmt: skip
     estimators = notes_on(data.records, [found.key.measure], found.key.probe)
     said = _notes([each for _, each in compared], len(tested), options)
+    if any(method_of(run.record.spec.method).needs for run in found.runs):
+        said = (*said, MIXED_NOTE)
     return Table(
         "comparison", columns, rows, (*said, *estimators, *found.notes(), *data.notes(finals_only=True))
     )  # fmt: skip

@@ -16,7 +16,7 @@ from engine.analysis.options import By, TableOptions
 from engine.analysis.score import score_of
 from engine.analysis.study_data import RunData, StudyData
 from engine.analysis.table import Cell, Spread, Table
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import method_of
 from engine.runs.record import RunRecord
 from engine.runs.results import SimilarityKey
 
@@ -83,7 +83,8 @@ def _ends_of_run(run: RunData, finals: Mapping[str, SimilarityKey | None]) -> _E
 
 
 def _table(ends: Sequence[_Ends], records: Sequence[RunRecord], by: By, notes: Sequence[str] = ()) -> Table:
-    kept = [each for each in ends if "method" in by or _is_basis(each)]
+    basis = _basis(ends)
+    kept = [each for each in ends if "method" in by or each.record.spec.method in basis]
     groups: dict[tuple[str, ...], list[_Ends]] = {}
     for each in kept:
         spec = each.record.spec
@@ -93,15 +94,17 @@ def _table(ends: Sequence[_Ends], records: Sequence[RunRecord], by: By, notes: S
     columns = (*_GROUP_COLUMNS[by], *_FIGURES, *(f"{name}_{what}" for name in finals for what in ("mean", "sd")))
     rows = tuple((*names, *_figures(runs)) for names, runs in groups.items())
     estimators = (note for probe in ("target", "origin") for note in notes_on(records, measures_of(records), probe))
-    left_out = [] if len(kept) == len(ends) else [_left_out(ends, by)]
+    left_out = [] if len(kept) == len(ends) else [_left_out(ends, by, basis)]
     pooled = any(len({each.record.spec.backbone.name for each in runs}) > 1 for runs in groups.values())
     said = (*_notes(kept, finals), *left_out, *([POOLED] if pooled else []), bootstrap.NOTE)
     return Table("forgetting", columns, rows, (*said, *dict.fromkeys(estimators), *notes))
 
 
-def _is_basis(each: _Ends) -> bool:
-    method = METHODS[each.record.spec.method]
-    return method.starts_pretrained and method.trains_backbone
+def _basis(ends: Sequence[_Ends]) -> tuple[str, ...]:
+    """The methods by whose runs backbones and paradigms are compared: `full` alone, where there are such runs."""
+    found = dict.fromkeys(each.record.spec.method for each in ends)
+    can_forget = [each for each in found if method_of(each).starts_pretrained and method_of(each).trains_backbone]
+    return ("full",) if "full" in can_forget or not can_forget else tuple(can_forget)
 
 
 def _figures(runs: Sequence[_Ends]) -> tuple[Cell, ...]:
@@ -144,11 +147,14 @@ def _notes(kept: Sequence[_Ends], finals: Sequence[str]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _left_out(ends: Sequence[_Ends], by: By) -> str:
-    counts = Counter(each.record.spec.method for each in ends if not _is_basis(each))
-    reasons = ", ".join(
-        f"{method} ({n}, {'a frozen backbone' if METHODS[method].starts_pretrained else 'never pre-trained'})"
-        for method, n in counts.items()
-    )
-    basis = ", ".join(name for name, method in METHODS.items() if method.starts_pretrained and method.trains_backbone)
-    return f"by {by}: only what trains pre-trained weights ({basis}) can forget; runs left out: {reasons}"
+def _left_out(ends: Sequence[_Ends], by: By, basis: Sequence[str]) -> str:
+    counts = Counter(each.record.spec.method for each in ends if each.record.spec.method not in basis)
+    reasons = ", ".join(f"{method} ({n}, {_why_left_out(method)})" for method, n in counts.items())
+    return f"by {by}: only what trains pre-trained weights ({', '.join(basis)}) can forget; runs left out: {reasons}"
+
+
+def _why_left_out(name: str) -> str:
+    method = method_of(name)
+    if not method.starts_pretrained:
+        return "never pre-trained"
+    return "not full fine-tuning" if method.trains_backbone else "a frozen backbone"

@@ -13,7 +13,10 @@ from engine.runs.results import Results, SimilarityKey
 from engine.runs.uncertainty import CellUncertainty
 
 _SURE = ("low", "high", "unrelated", "unrelated_high")
-UNDEFINED = "empty: undefined; a layer is constant over the probe images, or too few images for this measure"
+UNDEFINED = (
+    "empty: undefined; a layer is constant over the probe images, or too few images for this measure, or nothing is "
+    "there of the epoch"
+)
 
 
 def heatmap_table(

@@ -8,18 +8,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import get_args
 
 import numpy as np
 
 from engine.analysis.estimators import in_order, measures_of
 from engine.analysis.options import MEAN_OF_LAYERS
 from engine.errors import DamagedError, SimtuiError, StudyError
+from engine.finetune.methods import in_table_order
 from engine.runs.catalog import DamagedRun, Stamp, file_stamp
 from engine.runs.record import RunRecord, State, remake_run
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey
 from engine.runs.study_folder import StudyFolder
-from engine.study import Method, Study
+from engine.study import Study
 
 
 @dataclass(frozen=True)
@@ -229,12 +229,12 @@ def read_study(folder: StudyFolder) -> StudyData:
 
 def in_study_order(records: Sequence[RunRecord], study: Study) -> tuple[RunRecord, ...]:
     """By backbone, method and seed, as the study file names them: the order in which people think of them."""
-    backbones, methods = [each.name for each in study.backbone], list(get_args(Method))
+    backbones = [each.name for each in study.backbone]
 
-    def place(record: RunRecord) -> tuple[int, int, int, str]:
+    def place(record: RunRecord) -> tuple[int, tuple[int, float], int, str]:
         name = record.spec.backbone.name
         backbone = backbones.index(name) if name in backbones else len(backbones)
-        return backbone, methods.index(record.spec.method), record.spec.seed, record.run_id
+        return backbone, in_table_order(record.spec.method), record.spec.seed, record.run_id
 
     return tuple(sorted(records, key=place))
 

@@ -17,6 +17,7 @@ from engine.analysis.distribution import distribution_table
 from engine.analysis.forgetting import forgetting_table
 from engine.analysis.heatmap import compared_heatmap_table, heatmap_table
 from engine.analysis.layer_profile import diagonal_table, layers_table
+from engine.analysis.methods import methods_table
 from engine.analysis.options import MEAN_OF_LAYERS, TableOptions, find_run
 from engine.analysis.prediction import prediction_table
 from engine.analysis.quality import quality_table
@@ -108,6 +109,7 @@ DATA_TABLES: Mapping[str, Callable[[StudyData, TableOptions], Table]] = {
     "space_counts": space_counts_table,
     "distribution": distribution_table,
     "comparison": comparison_table,
+    "methods": methods_table,
     "forgetting": forgetting_table,
     "attention": attention_table,
     "prediction": prediction_table,

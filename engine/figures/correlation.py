@@ -52,7 +52,7 @@ def draw_correlation(source: Source, options: TableOptions) -> Drawing:
     axes.set_xlabel(f"Similarity to θ*\n({label})", fontsize=SMALL_PT if len(label) > 44 else 8)
     axes.set_ylabel(in_two_lines(legible(_metric_label(found.metric), 60), 34))
     methods = dict.fromkeys(source.data.runs[place].record.spec.method for place in found.points.runs.tolist())
-    legend = legend_above(figure, _handles(list(methods), found), 1)
+    legend = legend_above(figure, _handles(list(methods), found), 1, room_for=6)
     legend.set_alignment("left")
     return Drawing(figure, _caption(source, options, found))
 

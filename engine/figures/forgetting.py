@@ -39,7 +39,6 @@ from engine.figures.style import (
     new_figure,
     percent,
 )
-from engine.finetune.methods import METHODS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -77,7 +76,7 @@ def draw_forgetting(source: Source, options: TableOptions) -> Drawing:
         "thin lines and pale dots: single runs; marks with bars: mean with its 95 % interval (bootstrap BCa, 2,000 "
         "resamples; too narrow with few seeds, none with one)",
         f"a: {runs_note(runs)}; other methods are not shown: a frozen backbone cannot forget, a random "
-        "one knew nothing",
+        "one knew nothing, other ways to fine-tune are in b and in the table of methods",
         *_origin_notes(runs),
         PROTOCOL,
         *left_out,
@@ -138,8 +137,7 @@ def _ends(run: RunData) -> tuple[float, float]:
 
 
 def _can_forget(run: RunData) -> bool:
-    method = METHODS[run.record.spec.method]
-    return method.starts_pretrained and method.trains_backbone
+    return run.record.spec.method == "full"
 
 
 def _origin_notes(runs: tuple[RunData, ...]) -> tuple[str, ...]:
@@ -152,7 +150,7 @@ def _origin_notes(runs: tuple[RunData, ...]) -> tuple[str, ...]:
 def _refused(source: Source) -> StudyError:
     done = [run for run in source.data.done if _can_forget(run)]
     if not done:
-        problem = "no run that trains pre-trained weights (full) is done"
+        problem = "no run of full fine-tuning is done"
         return StudyError("origin k-NN", problem, go_on(source))
     problem, _, fix = NO_ORIGIN.partition(": ")
     return StudyError("origin k-NN", problem, fix)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _N_COLUMNS = 3
+_FEW_METHODS = 4  # as many as can be counted one by one above a panel
 
 
 def draw_space(source: Source, options: TableOptions) -> Drawing:
@@ -67,7 +68,9 @@ def draw_space(source: Source, options: TableOptions) -> Drawing:
     is_narrow = width == ONE_COLUMN_IN
     with_math(figure.supxlabel("", fontsize=8), "Similarity $M_X$" + ("\n" if is_narrow else " "), estimator)
     with_math(figure.supylabel("", fontsize=8), f"Divergence $A_X$ ({unit})")
-    for text in legend_above(figure, _handles(methods), 3 if is_narrow else 0).get_texts():
+    for text in legend_above(
+        figure, _handles(methods), 3 if is_narrow else 0, room_for=2 if is_narrow else 1
+    ).get_texts():
         with_math(text, text.get_text())
     return Drawing(figure, _caption(source, found, options))
 
@@ -114,10 +117,12 @@ def _draw_panel(axes: Axes, found: Space, rows: np.ndarray) -> None:
 
 
 def _counts(found: Space, rows: np.ndarray) -> str:
-    """How many runs of each method of a panel are inside."""
+    """How many runs of each method of a panel are inside, or of all where there is no room for so many methods."""
     inside: dict[str, list[bool]] = {}
     for row in rows:
         inside.setdefault(found.runs[row].record.spec.method, []).append(bool(found.is_inside[row]))
+    if len(inside) > _FEW_METHODS:
+        return f"inside: {sum(map(sum, inside.values()))} of {len(rows)} runs"
     return "inside: " + ", ".join(f"{method} {sum(each)}/{len(each)}" for method, each in inside.items())
 
 

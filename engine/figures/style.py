@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import MachineError
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import HALF, METHODS, is_method, mixing_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +30,7 @@ BLUE, ORANGE, GREEN, VERMILION, SKY, PURPLE, BLACK = (
 GREY, PALE = "#6e6e6e", "#b4b4b4"
 FONT = "DejaVu Sans"  # comes with matplotlib: the same on every machine, and it has θ, η, ε and ±
 SMALL_PT = 7
+_HANDLE_IN, _CHAR_IN, _LEGEND_LINE_IN = 0.5, 0.055, 0.15  # of a legend at SMALL_PT
 _LONG_LINE = 38  # characters of 6.5 points above a panel a third as wide as a page
 _SETTINGS: Any = {
     "font.family": FONT, "font.size": 8, "axes.titlesize": 8, "axes.labelsize": 8, "xtick.labelsize": SMALL_PT,
@@ -52,14 +53,22 @@ class Mark:
 
 _MARKS = (
     Mark(BLUE, "o", "-"), Mark(ORANGE, "s", (0, (4.0, 1.5))), Mark(GREEN, "^", (0, (1.0, 1.2))),
-    Mark(PURPLE, "D", (0, (4.0, 1.2, 1.0, 1.2))), Mark(VERMILION, "v", (0, (6.0, 2.0))),
+    Mark(PURPLE, "D", (0, (4.0, 1.2, 1.0, 1.2))), Mark(SKY, "v", (0, (6.0, 2.0))), Mark(GREY, "P", (0, (2.0, 1.0))),
+    Mark(VERMILION, "X", (0, (5.0, 1.0, 1.0, 1.0, 1.0, 1.0))), Mark(BLACK, "*", (0, (1.0, 2.5))),
+    Mark(SKY, "<", (0, (8.0, 1.5))), Mark(ORANGE, ">", (0, (3.0, 3.0))), Mark(GREEN, "p", (0, (6.0, 1.0, 2.0, 1.0))),
+    Mark(PURPLE, "h", (0, (1.5, 1.5, 4.0, 1.5))),
 )  # fmt: skip
+_LITTLE, _MUCH = Mark(BLACK, "d", (0, (1.0, 4.0))), Mark(BLACK, "8", (0, (2.0, 2.0)))  # mixtures below one half, above
+_UNKNOWN = Mark(VERMILION, "v", (0, (9.0, 2.0)))
 
 
 def mark_of(method: str) -> Mark:
-    """The same for a method in every figure; those that simtui does not know share the last."""
-    methods = list(METHODS)
-    return _MARKS[min(methods.index(method), len(_MARKS) - 1) if method in methods else -1]
+    """The same for a method in every figure; mixtures share one on either side of one half, unknown methods one."""
+    if method in METHODS:
+        return _MARKS[list(METHODS).index(method) % len(_MARKS)]
+    if not is_method(method):
+        return _UNKNOWN
+    return _LITTLE if mixing_of(method) < HALF else _MUCH
 
 
 def require_matplotlib() -> None:
@@ -154,11 +163,26 @@ def percent(axis: Axis) -> None:
     axis.set_major_formatter(lambda value, _: f"{round(100 * value, 6):g}".replace("-", "−"))
 
 
-def legend_above(figure: Figure, handles: Sequence[Any], n_columns: int = 0) -> Legend:
-    """A legend of the whole figure, above all panels and outside the data."""
-    return figure.legend(
-        handles=handles, loc="outside upper center", ncols=n_columns or len(handles), handlelength=2.6
-    )  # fmt: skip
+def legend_above(figure: Figure, handles: Sequence[Any], n_columns: int = 0, room_for: int = 1) -> Legend:
+    """A legend of the whole figure, above all panels and outside the data.
+
+    Args:
+        n_columns: at most; 0 for as many as fit.
+        room_for: how many lines the figure has room for; it grows by those beyond.
+    """
+    fit = _columns([str(each.get_label()) for each in handles], figure.get_figwidth())
+    columns = min(n_columns, max(fit, 1)) if n_columns else fit
+    n_lines = -(-len(handles) // columns)
+    figure.set_figheight(figure.get_figheight() + max(n_lines - room_for, 0) * _LEGEND_LINE_IN)
+    return figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=2.6)
+
+
+def _columns(labels: Sequence[str], width_in: float) -> int:
+    """As many as there are labels where these fit on one line, else as many as of the longest."""
+    widths = [_HANDLE_IN + _CHAR_IN * len(label) for label in labels]
+    if sum(widths) <= width_in or not widths:
+        return max(len(labels), 1)
+    return max(1, int(width_in / max(widths)))
 
 
 def method_handles(methods: Sequence[str]) -> list[Any]:

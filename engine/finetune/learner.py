@@ -1,12 +1,12 @@
-"""The two ways in which a classifier learns: on images (the backbone is trained) or on cached features (it is frozen).
+"""The ways in which a classifier learns: on images (the backbone is trained) or on cached features (it is frozen).
 
-Both do the same things for `run.py`: train an epoch, say what they make of the images, give and take back their state.
+All do the same things for `run.py`: train an epoch, say what they make of the images, give and take back their state.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
@@ -14,46 +14,40 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.activations.extract import extract, standardised
-from engine.activations.store import Activations
+from engine.activations.extract import standardised
 from engine.backbones import initialise
 from engine.backbones.backbone import Backbone, BackboneInfo
-from engine.data.pixels import PixelCache, Pixels
+from engine.data.pixels import Pixels
 from engine.errors import DamagedError
 from engine.finetune.augment import Augmentation, augmented
 from engine.finetune.checkpoints import load_checked
+from engine.finetune.classifier import Classifier
 from engine.finetune.inputs import Inputs
-from engine.finetune.methods import METHODS
-from engine.finetune.objective import Objective
+from engine.finetune.methods import method_of
+from engine.finetune.observe import Observation, logits_of, objective_of, observe, origin_embedding, train_loss
+from engine.finetune.recipes import make_recipe
+from engine.finetune.recipes.recipe import Recipe
 from engine.finetune.reference import Reference
-from engine.finetune.trainer import Trainer, draw_head
+from engine.finetune.trainer import StepReport, Trainer, draw_head
 from engine.runs.record import remake_run
-from engine.study import FinetuneSection, RunSpec
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What a model makes of the images after an epoch; logits are `(n, n_classes)`.
-
-    `probes` are the activations that are compared with those of θ*, as stored, by domain: "target", and "origin" where
-    the study compares origin images.
-    """
-
-    val_logits: Tensor
-    test_logits: Tensor
-    probes: Mapping[str, Activations]
+from engine.study import FinetuneSection, RunSpec, needs_run
 
 
 class Learner(Protocol):
-    """A classifier that learns epoch by epoch."""
+    """A classifier that changes epoch by epoch."""
 
-    trainer: Trainer
+    @property
+    def backbone(self) -> Backbone:
+        """The backbone as it is looked at, in eval mode or to be put into it."""
 
     def train_loss(self) -> float:
-        """The loss on the training images as they are, in nats: what epoch 0 shows."""
+        """The loss of the task on the training images as they are, in nats: what epoch 0 shows."""
 
-    def observe(self) -> Observation:
-        """Looks at the validation and test images in eval mode."""
+    def train_epoch(self, epoch: int, report: StepReport) -> dict[str, float]:
+        """Trains epoch 1, 2, …; returns its figures, see `Trainer.train_epoch`."""
+
+    def observe(self) -> Observation | None:
+        """Looks at the validation and test images in eval mode; None where there is nothing to look at."""
 
     def origin_embedding(self) -> np.ndarray | None:
         """`(n, d)` of the origin images under the weights as they are now; None where the study has no origin set."""
@@ -61,107 +55,115 @@ class Learner(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
 
+    def state(self) -> dict[str, Tensor]:
+        """What resuming needs, by name."""
 
-class Classifier(nn.Module):
-    """A backbone and a linear head on its embedding."""
-
-    def __init__(self, backbone: Backbone, head: nn.Linear) -> None:
-        super().__init__()
-        self.backbone, self.head = backbone, head
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits `(n, n_classes)` of normalised images `(n, 3, s, s)`."""
-        logits: Tensor = self.head(self.backbone(x))
-        return logits
+    def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Puts back what `state` gave after an epoch."""
 
 
-def make_learner(spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs, precision: str) -> Learner:
-    """The learner of a method, ready for its first epoch, on the device of `backbone`."""
-    if METHODS[spec.method].trains_backbone:
+def make_learner(
+    spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs, precision: str, runs_path: Path
+) -> Learner:
+    """The learner of a method, ready for its first epoch, on the device of `backbone`.
+
+    Args:
+        backbone: θ*, which the learner may change.
+        runs_path: the folder of all runs, for what is made from another.
+    Raises:
+        StudyError: the method cannot be used on this backbone, or the run that it needs is not done.
+        MachineError: the method needs a library that is not installed.
+    """
+    method = method_of(spec.method)
+    if needed := needs_run(spec):
+        model = _classifier(spec, backbone, reference, inputs)
+        made: Learner = import_module(method.module).make(spec, model, inputs, runs_path / needed)
+        return made
+    if method.trains_backbone:
         return ImageLearner(spec, backbone, reference, inputs, precision)
-    return FeatureLearner(spec, reference, inputs, next(backbone.parameters()).device)
+    return FeatureLearner(spec, backbone, reference, inputs)
 
 
 class ImageLearner:
-    """Trains backbone and head on augmented images: `full` and `scratch`."""
+    """Trains backbone and head on augmented images, by the recipe of the method."""
 
     def __init__(self, spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs, precision: str) -> None:
         self._inputs = inputs
-        if not METHODS[spec.method].starts_pretrained:
+        if not method_of(spec.method).starts_pretrained:
             initialise(backbone, spec.seed)
         backbone.requires_grad_(True)
         device, info = next(backbone.parameters()).device, backbone.info
-        head = nn.Linear(reference.probe.embedding.shape[1], inputs.n_classes)
-        draw_head(head, spec.seed)
-        self._model = Classifier(backbone, head).to(device)
-        self._objective = _objective(spec, inputs)
-        self.trainer = Trainer(
-            spec,
-            self._model,
-            self._objective,
-            _ImageBatches(inputs.splits["train"].pixels, info, spec.finetune, device),
-            learning_rate=learning_rate(spec),
-            n_blocks=info.n_blocks,
-            precision=precision,
+        model = _classifier(spec, backbone, reference, inputs)
+        self._recipe = make_recipe(spec, model)
+        self._objective = objective_of(spec, inputs)
+        batches = _ImageBatches(inputs.splits["train"].pixels, info, spec.finetune, device)
+        self._trainer = Trainer(
+            spec, self._recipe, self._objective, batches, n_blocks=info.n_blocks, precision=precision
         )
+
+    @property
+    def backbone(self) -> Backbone:
+        """See `Learner`."""
+        return self._seen.backbone
 
     def train_loss(self) -> float:
         """See `Learner`."""
-        logits = _logits(self._model.head, self._embedding(self._inputs.splits["train"]))
-        return float(self._objective.loss(logits.double()))
+        return train_loss(self._seen, self._inputs, self._objective)
+
+    def train_epoch(self, epoch: int, report: StepReport) -> dict[str, float]:
+        """See `Learner`."""
+        return self._trainer.train_epoch(epoch, report)
 
     def observe(self) -> Observation:
         """See `Learner`."""
-        test = extract(self._model.backbone, self._inputs.splits["test"], layer_rows=self._inputs.probe_rows)
-        val_embedding = self._embedding(self._inputs.splits["val"])
-        head = self._model.head
-        probes = {"target": self._inputs.probe_activations(test)}
-        origin = self._inputs.origin_probe
-        if origin:
-            probes["origin"] = extract(self._model.backbone, origin, layer_rows=np.arange(len(origin.items)))
-        return Observation(_logits(head, val_embedding), _logits(head, test.embedding), probes)
+        return observe(self._seen, self._inputs)
 
     def origin_embedding(self) -> np.ndarray | None:
         """See `Learner`."""
-        return self._embedding(self._inputs.origin) if self._inputs.origin else None
+        return origin_embedding(self._seen, self._inputs)
 
     def weights(self) -> dict[str, Tensor]:
         """See `Learner`."""
-        return dict(self._model.state_dict())
+        return dict(self._seen.state_dict())
 
-    def _embedding(self, cache: PixelCache) -> np.ndarray:
-        return extract(self._model.backbone, cache).embedding
+    def state(self) -> dict[str, Tensor]:
+        """See `Learner`."""
+        return self._trainer.state()
+
+    def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """See `Learner`."""
+        self._trainer.restore(tensors, epoch)
+
+    @property
+    def _seen(self) -> Classifier:
+        seen: Classifier = self._recipe.looked_at()
+        return seen
 
 
 class FeatureLearner:
     """Trains a linear head on the features of the frozen backbone, extracted once for all runs: `linear`."""
 
-    def __init__(self, spec: RunSpec, reference: Reference, inputs: Inputs, device: torch.device) -> None:
-        self._inputs, self._reference = inputs, reference
-        features = torch.from_numpy(reference.embeddings["train"]).to(device)
-        self._head = nn.Linear(features.shape[1], inputs.n_classes)
-        draw_head(self._head, spec.seed)
-        self._head.to(device)
-
-        self._objective = _objective(spec, inputs)
-        self.trainer = Trainer(
-            spec,
-            self._head,
-            self._objective,
-            _FeatureBatches(features),
-            learning_rate=learning_rate(spec),
-            n_blocks=0,
-            precision="float32",
+    def __init__(self, spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs) -> None:
+        self._inputs, self._reference, self.backbone = inputs, reference, backbone
+        features = torch.from_numpy(reference.embeddings["train"]).to(next(backbone.parameters()).device)
+        self._head = _head(spec, reference, inputs).to(features.device)
+        self._objective = objective_of(spec, inputs)
+        self._trainer = Trainer(
+            spec, Recipe(spec, self._head), self._objective, _FeatureBatches(features), n_blocks=0, precision="float32"
         )
 
     def train_loss(self) -> float:
         """See `Learner`."""
-        return float(self._objective.loss(_logits(self._head, self._reference.embeddings["train"]).double()))
+        return float(self._objective.loss(logits_of(self._head, self._reference.embeddings["train"]).double()))
+
+    def train_epoch(self, epoch: int, report: StepReport) -> dict[str, float]:
+        """See `Learner`."""
+        return self._trainer.train_epoch(epoch, report)
 
     def observe(self) -> Observation:
         """See `Learner`."""
         embeddings = self._reference.embeddings
-        val, test = _logits(self._head, embeddings["val"]), _logits(self._head, embeddings["test"])
+        val, test = logits_of(self._head, embeddings["val"]), logits_of(self._head, embeddings["test"])
         return Observation(val, test, self._reference.probes)
 
     def origin_embedding(self) -> np.ndarray | None:
@@ -171,6 +173,14 @@ class FeatureLearner:
     def weights(self) -> dict[str, Tensor]:
         """Only the head: the backbone is the pre-trained one, named by its digest in `run.json`."""
         return {f"head.{name}": value for name, value in self._head.state_dict().items()}
+
+    def state(self) -> dict[str, Tensor]:
+        """See `Learner`."""
+        return self._trainer.state()
+
+    def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """See `Learner`."""
+        self._trainer.restore(tensors, epoch)
 
 
 def restore_backbone(backbone: Backbone, path: Path) -> None:
@@ -187,17 +197,6 @@ def restore_backbone(backbone: Backbone, path: Path) -> None:
     except RuntimeError as error:
         problem = f"does not hold the weights of {backbone.info.name}"
         raise DamagedError(str(path), problem, remake_run(path.parent.parent)) from error
-
-
-def learning_rate(spec: RunSpec) -> float:
-    """The peak learning rate: the study's for this method, else the method's own."""
-    return spec.finetune.learning_rate.get(spec.method, METHODS[spec.method].learning_rate)
-
-
-@torch.inference_mode()
-def _logits(head: nn.Linear, embedding: np.ndarray) -> Tensor:
-    device = head.weight.device
-    return torch.cat([head(part.to(device)).cpu() for part in torch.from_numpy(embedding).split(8192)])
 
 
 class _ImageBatches:
@@ -233,12 +232,11 @@ class _FeatureBatches:
         return self._features[gathered.to(self._features.device)]
 
 
-def _objective(spec: RunSpec, inputs: Inputs) -> Objective:
-    settings = spec.finetune
-    return Objective(
-        inputs.manifest.task,
-        inputs.labels("train"),
-        inputs.n_classes,
-        class_weights=settings.class_weights,
-        sampling=settings.sampling,
-    )
+def _classifier(spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs) -> Classifier:
+    return Classifier(backbone, _head(spec, reference, inputs)).to(next(backbone.parameters()).device)
+
+
+def _head(spec: RunSpec, reference: Reference, inputs: Inputs) -> nn.Linear:
+    head = nn.Linear(reference.probe.embedding.shape[1], inputs.n_classes)
+    draw_head(head, spec.seed)
+    return head

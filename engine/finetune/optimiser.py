@@ -17,14 +17,24 @@ class Optimiser:
     """One optimiser and its schedule; the learning rate is a function of the step alone, so it resumes anywhere."""
 
     def __init__(
-        self, model: nn.Module, learning_rate: float, settings: FinetuneSection, n_blocks: int, steps: int, epochs: int
+        self,
+        model: nn.Module,
+        extra: nn.Module,
+        learning_rate: float,
+        settings: FinetuneSection,
+        n_blocks: int,
+        steps: int,
+        epochs: int,
     ) -> None:
+        """Of what of a model requires gradients now, and of `extra`, which is at full rate and never decays."""
         guard()
         from timm.scheduler.cosine_lr import CosineLRScheduler
 
         groups = parameter_groups(model, settings.weight_decay, settings.layer_decay, n_blocks)
+        if beside := list(extra.parameters()):
+            groups.append({"params": beside, "weight_decay": 0.0, "lr_scale": 1.0})
         self.adamw = torch.optim.AdamW(groups, lr=learning_rate)
-        warmup_steps = settings.warmup_epochs * steps if epochs > 1 else 0
+        warmup_steps = min(settings.warmup_epochs, epochs - 1) * steps
         self._schedule = CosineLRScheduler(
             self.adamw,
             t_initial=steps * epochs,

@@ -24,8 +24,9 @@ from engine.finetune.attention import attention_metrics, take_attention
 from engine.finetune.checkpoints import Checkpoints, ResumePoint
 from engine.finetune.evaluate import classification_metrics, layer_metrics
 from engine.finetune.inputs import Inputs, labels_of
-from engine.finetune.learner import Learner, Observation, make_learner
-from engine.finetune.methods import METHODS
+from engine.finetune.learner import Learner, make_learner
+from engine.finetune.methods import method_of
+from engine.finetune.observe import Observation
 from engine.finetune.reference import Reference, load_reference_backbone
 from engine.measures import Comparison
 from engine.measures.check import Layer, as_layer
@@ -92,9 +93,9 @@ class _Run:
         self._path, self._record, self._bench, self._watcher = run_path, record, bench, watcher
         self._spec = record.spec
         self._checkpoints = Checkpoints(run_path)
-        self._backbone = load_reference_backbone(self._spec.backbone, bench.device)
+        backbone = load_reference_backbone(self._spec.backbone, bench.device)
         self._learner: Learner = make_learner(
-            self._spec, self._backbone, bench.reference, bench.inputs, bench.precision
+            self._spec, backbone, bench.reference, bench.inputs, bench.precision, run_path.parent
         )
         self._results = Results(bench.reference.probe.layers)
         self._activations = dict.fromkeys(bench.reference.keys, "reference")
@@ -115,7 +116,7 @@ class _Run:
                 self._update(state=State.STOPPED, reason="stopped as asked")
                 return self._record
             started_s = time.monotonic()
-            self._finish_epoch(epoch, {"train_loss": self._train(epoch)})
+            self._finish_epoch(epoch, self._train(epoch))
             seconds = round(time.monotonic() - started_s, 3)
             self._update(
                 epoch_seconds=(*self._record.epoch_seconds, seconds),
@@ -135,7 +136,7 @@ class _Run:
         if results is None or point is None:
             self._begin_session(0, epochs_done=-1, first={}, last={}, epoch_seconds=(), waited_seconds=())
             return
-        self._learner.trainer.restore(point.tensors)
+        self._learner.restore(point.tensors, point.epoch)
         self._results = results.first_epochs(point.epoch + 1)
         self._begin_session(
             point.epoch + 1,
@@ -154,7 +155,7 @@ class _Run:
         self._activations |= made
         self._update(state=State.RUNNING, reason="", sessions=(*earlier, session), **changes)
 
-    def _train(self, epoch: int) -> float:
+    def _train(self, epoch: int) -> dict[str, float]:
         started_s = time.monotonic()
 
         def report(step: int, n_steps: int, n_images: int, loss: float, waited_s: float) -> None:
@@ -163,21 +164,25 @@ class _Run:
             self._watcher.step(epoch, step, n_steps, n_images / seconds, loss, waited_s / seconds)
             reach("train:step")
 
-        return self._learner.trainer.train_epoch(epoch, report)
+        return self._learner.train_epoch(epoch, report)
 
     def _finish_epoch(self, epoch: int, quality: Mapping[str, float]) -> None:
         reach("epoch:trained")
         seen = self._learner.observe()
         reach("epoch:observed")
         is_end = epoch in (0, self._spec.epochs)
-        found = {**quality, **self._quality(seen), "origin_knn": self._origin_knn() if is_end else None}
-        layers = layer_metrics(seen.probes["target"].pooled, self._spec.measure.quality)
-        if is_end:
-            layers |= self._attention(epoch)
-        self._results = self._results.with_epoch(self._similarity(seen.probes), found, layers)
+        if seen is None:
+            self._results = self._results.without_epoch()
+        else:
+            found = {**quality, **self._quality(seen), "origin_knn": self._origin_knn() if is_end else None}
+            layers = layer_metrics(seen.probes["target"].pooled, self._spec.measure.quality)
+            if is_end:
+                layers |= self._attention(epoch)
+            self._results = self._results.with_epoch(self._similarity(seen.probes), found, layers)
         write_results(self._path, self._results)
-        self._keep(epoch, seen.probes, is_end)
-        self._checkpoints.save_resume_point(ResumePoint(epoch, self._learner.trainer.state()))
+        if seen is not None:
+            self._keep(epoch, seen.probes, is_end)
+        self._checkpoints.save_resume_point(ResumePoint(epoch, self._learner.state()))
         self._update(epochs_done=epoch, first=self._metrics(0), last=self._metrics(epoch))
 
     def _quality(self, seen: Observation) -> dict[str, float]:
@@ -204,8 +209,8 @@ class _Run:
         if reference is None:
             return {}
         found = reference
-        if METHODS[self._spec.method].trains_backbone:
-            found = take_attention(self._backbone, self._bench.inputs.attention)
+        if method_of(self._spec.method).trains_backbone:
+            found = take_attention(self._learner.backbone, self._bench.inputs.attention)
             if epoch == self._spec.epochs:
                 write_attention(self._path / ATTENTION_FILE, found)
         return attention_metrics(reference, found)
@@ -222,15 +227,15 @@ class _Run:
         keep = self._spec.keep
         if keep == "none" or (keep == "ends" and not is_end):
             return
-        is_reference = epoch == 0 and METHODS[self._spec.method].starts_pretrained
+        is_reference = epoch == 0 and method_of(self._spec.method).starts_pretrained
         if is_reference:
             return  # θ* itself: its weights lie with the user, its activations in the store already.
         self._checkpoints.save_weights(epoch, self._learner.weights(), {"run": self._record.run_id})
-        if METHODS[self._spec.method].trains_backbone:
+        if method_of(self._spec.method).trains_backbone:
             weights_sha256 = sha256_file(self._checkpoints.weights_path(epoch))
             for domain, probe in probes.items():
                 images_digest = self._bench.inputs.digest_of_probe(domain)
-                key = activation_key(weights_sha256, images_digest, (self._backbone.info.name,))
+                key = activation_key(weights_sha256, images_digest, (self._learner.backbone.info.name,))
                 self._bench.store.save(key, probe)
                 self._activations[key] = f"epoch {epoch}"
 

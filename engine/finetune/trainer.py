@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Mapping
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from engine.files import digest
 from engine.finetune.checkpoints import optimiser_tensors, restore_optimiser
 from engine.finetune.objective import Objective
 from engine.finetune.optimiser import Optimiser
+from engine.finetune.recipes.recipe import Phase, Recipe
 from engine.study import RunSpec
 
 StepReport = Callable[[int, int, int, float, float], None]
@@ -37,30 +39,28 @@ class Batches(Protocol):
 
 
 class Trainer:
-    """The task's loss, AdamW, warm-up and cosine decay, gradients clipped by norm."""
+    """The task's loss and the recipe's penalty, AdamW, warm-up and cosine decay, gradients clipped by norm."""
 
     def __init__(
-        self,
-        spec: RunSpec,
-        model: nn.Module,
-        objective: Objective,
-        batches: Batches,
-        *,
-        learning_rate: float,
-        n_blocks: int,
-        precision: str,
+        self, spec: RunSpec, recipe: Recipe, objective: Objective, batches: Batches, *, n_blocks: int, precision: str
     ) -> None:
-        self._spec, self._model, self._batches, self._precision = spec, model, batches, precision
-        self._device = next(model.parameters()).device
-        self._objective = objective
+        self._spec, self._recipe, self._batches, self._precision = spec, recipe, batches, precision
+        self._model, self._extra = recipe.model, recipe.extra
+        self._device = next(self._model.parameters()).device
+        self._objective, self._n_blocks = objective, n_blocks
         self._n_steps = math.ceil(len(objective) / spec.finetune.batch_size)
-        self._optimiser = Optimiser(model, learning_rate, spec.finetune, n_blocks, self._n_steps, spec.epochs)
+        phases = recipe.phases()
+        self._phases = list(zip(accumulate((each.n_epochs for each in phases), initial=0), phases, strict=False))
+        self._recipe.begin(1)
+        self._n_before, self._optimiser = self._make_optimiser(1)
+        self._model.eval()
 
-    def train_epoch(self, epoch: int, report: StepReport) -> float:
+    def train_epoch(self, epoch: int, report: StepReport) -> dict[str, float]:
         """Trains epoch 1, 2, …
 
         Returns:
-            The mean loss over the images as they were trained on, in nats.
+            `train_loss`: the mean loss of the task over the images as they were trained on, in nats; `train_penalty`:
+            the mean of what the method adds to it, where it adds something.
         Raises:
             TrainingError: the loss is not finite; the weights of this epoch are not to be kept.
         """
@@ -71,45 +71,83 @@ class Trainer:
         size = self._spec.finetune.batch_size
         parts = [np.sort(order[step * size : (step + 1) * size]) for step in range(self._n_steps)]
         gathered = Prefetched(self._batches.gather, parts)
-        self._model.train()
-        total, n_seen = 0.0, 0
+        self._enter(epoch)
+        parameters = [*self._model.parameters(), *self._extra.parameters()]
+        total, n_seen, penalties = 0.0, 0, []
         for step, (rows, part) in enumerate(zip(parts, gathered, strict=True)):
             batch = self._batches.prepare(part, generator)
             with self._autocast():
-                logits = self._model(batch)
+                logits, kept = self._recipe.forward(batch)
             loss = self._objective.loss(logits.float(), rows)
             value = float(loss.detach())
-            self._check(value, epoch, step)
+            self._check(value, "loss", epoch, step)
+            penalty = self._recipe.penalty(kept)
+            if penalty is not None:
+                penalties.append(float(penalty.detach()) * len(rows))
+                self._check(penalties[-1], "penalty", epoch, step)
+                loss = loss + penalty.to(loss)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._spec.finetune.gradient_clip)
-            self._optimiser.step((epoch - 1) * self._n_steps + step)
+            torch.nn.utils.clip_grad_norm_(parameters, self._spec.finetune.gradient_clip)
+            self._optimiser.step((epoch - 1 - self._n_before) * self._n_steps + step)
+            self._recipe.after_step((epoch - 1) * self._n_steps + step + 1)
             total, n_seen = total + value * len(rows), n_seen + len(rows)
             report(step + 1, self._n_steps, n_seen, value, gathered.waited_s)
-        return total / n_seen
+        losses = {"train_loss": total / n_seen}
+        return losses | {"train_penalty": sum(penalties) / n_seen} if penalties else losses
 
     def state(self) -> dict[str, Tensor]:
-        """What resuming needs: weights, buffers and the optimiser's state, by name."""
-        model = {f"model.{name}": value for name, value in self._model.state_dict().items()}
-        return model | optimiser_tensors(self._optimiser.adamw)
+        """What resuming needs: weights, buffers, the optimiser's state and the recipe's, by name."""
+        parts = {"model": self._model.state_dict(), "extra": self._extra.state_dict(), "recipe": self._recipe.state()}
+        named = {f"{part}.{name}": value for part, values in parts.items() for name, value in values.items()}
+        return named | optimiser_tensors(self._optimiser.adamw)
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Puts back what `state` gave."""
-        prefix = "model."
-        self._model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
+        """Puts back what `state` gave after an epoch."""
+        self._enter(max(epoch, 1))
+        self._model.load_state_dict(_part(tensors, "model."))
+        self._extra.load_state_dict(_part(tensors, "extra."))
+        self._recipe.restore(_part(tensors, "recipe."))
         restore_optimiser(self._optimiser.adamw, tensors)
+
+    def _enter(self, epoch: int) -> None:
+        """What the recipe does before an epoch; a new optimiser where a phase begins."""
+        self._recipe.begin(epoch)
+        if self._phase_of(epoch)[0] != self._n_before:
+            self._n_before, self._optimiser = self._make_optimiser(epoch)
+
+    def _phase_of(self, epoch: int) -> tuple[int, Phase]:
+        """How many epochs come before the phase of an epoch, and the phase."""
+        return next(each for each in reversed(self._phases) if each[0] < epoch)
+
+    def _make_optimiser(self, epoch: int) -> tuple[int, Optimiser]:
+        n_before, phase = self._phase_of(epoch)
+        made = Optimiser(
+            self._model,
+            self._extra,
+            phase.learning_rate,
+            self._recipe.settings(),
+            self._n_blocks,
+            self._n_steps,
+            phase.n_epochs,
+        )
+        return n_before, made
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._precision == "bfloat16":
             return torch.autocast(self._device.type, torch.bfloat16)
         return contextlib.nullcontext()
 
-    def _check(self, loss: float, epoch: int, step: int) -> None:
+    def _check(self, loss: float, what: str, epoch: int, step: int) -> None:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"epoch {epoch}, step {step + 1}",
-                f"the loss is {loss}; the last good epoch is {epoch - 1}",
+                f"the {what} is {loss}; the last good epoch is {epoch - 1}",
                 f"lower finetune.learning_rate.{self._spec.method} in the study file and start it in a new folder",
             )
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def generator_of(seed: int, what: str, number: int = 0) -> torch.Generator:

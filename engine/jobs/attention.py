@@ -15,7 +15,7 @@ from platformdirs import user_cache_path
 
 from engine.errors import DamagedError, ImageError, StudyError
 from engine.files import digest
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import method_of
 from engine.jobs.child import Request, kept_or_asked
 from engine.runs.attention_maps import AttentionMaps, read_attention
 from engine.runs.record import RunRecord, State, remake_run, weights_name
@@ -66,7 +66,7 @@ def weights_of(folder: StudyFolder, record: RunRecord) -> Path | None:
     if record.state is not State.DONE:
         fix = f"simtui run {shlex.quote(str(folder.path))} goes on with it"
         raise StudyError(record.run_id, f"is {record.state}: its last weights are not there yet", fix)
-    if not METHODS[record.spec.method].trains_backbone:
+    if not method_of(record.spec.method).trains_backbone:
         return None
     name, run_path = weights_name(record.spec.epochs), folder.run_path(record.run_id)
     if name in record.files:

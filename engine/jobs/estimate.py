@@ -18,7 +18,7 @@ from torch import nn
 from engine.backbones import load_backbone
 from engine.backbones.backbone import Backbone, BackboneInfo
 from engine.backbones.names import FAMILIES, parse_name
-from engine.finetune.learner import Classifier
+from engine.finetune.classifier import Classifier
 from engine.jobs.child import answer_for
 from engine.jobs.prepare import n_workers_of, precision_of
 from engine.measures import Comparison

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.backbones.facts import BackboneFacts
-from engine.finetune.methods import METHODS, Method
+from engine.finetune.methods import Method, method_of
 from engine.study import Study
 
 # A model and AdamW's two moments; two such points are kept and a third is written before the oldest goes.
@@ -125,7 +125,7 @@ def forecast(
         _of_all("activations", "of θ* and of what is kept", known, lambda each: _activation_bytes(study, images, each)),
         _of_all("results", "similarity of all epochs, maps", known, lambda each: _result_bytes(study, images, each)),
     )
-    trains = any(METHODS[name].trains_backbone for name in study.finetune.methods)
+    trains = any(method_of(name).trains_backbone for name in study.finetune.methods)
     largest = max(each.n_parameters for each in known) * 4 if trains else 0
     passing = Part(
         "while it runs",
@@ -158,7 +158,7 @@ def _n_origin_probe(study: Study, images: Images) -> int:
 
 
 def _methods(study: Study) -> list[Method]:
-    return [METHODS[name] for name in study.finetune.methods]
+    return [method_of(name) for name in study.finetune.methods]
 
 
 def _of_all(name: str, how: str, known: Sequence[BackboneFacts], bytes_of) -> Part:  # type: ignore[no-untyped-def]
@@ -235,6 +235,7 @@ def _times(
         a_seed = sum(_run_s(study, images, method, speeds[each.name]) for each in known)
         devices = max(speeds[each.name].n_devices for each in known)
         how = "a pass over all images an epoch" if method.trains_backbone else "on the features of that look"
+        how = f"made from the runs of {method.needs}" if method.needs else how
         parts.append(Part(method.name, study.finetune.seeds * a_seed / devices, how))
     return tuple(parts)
 
@@ -249,4 +250,8 @@ def _run_s(study: Study, images: Images, method: Method, speed: Speed) -> float:
     seen = images.n_val + images.n_test + _n_origin_probe(study, images)
     # Before training the training images are looked at too; the origin set is, before and after.
     looks = (epochs + 1) * seen + images.n_train + 2 * _n_origin(study, images)
-    return epochs * images.n_train / speed.train_images_per_s + looks / speed.evaluate_images_per_s + compared
+    return (
+        epochs * images.n_train * method.cost / speed.train_images_per_s
+        + looks / speed.evaluate_images_per_s
+        + compared
+    )

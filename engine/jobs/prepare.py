@@ -22,12 +22,13 @@ from engine.data.read import read_dataset, read_origin
 from engine.errors import DataError, DeviceMemoryError, MachineError
 from engine.finetune.evaluate import check_computable
 from engine.finetune.inputs import Inputs
+from engine.finetune.recipes import check_recipes
 from engine.finetune.reference import Reference, load_reference_backbone, take_reference
 from engine.jobs.machine_load import n_cpus
 from engine.jobs.plan import PLAN_FILE, Plan, write_plan
 from engine.jobs.stage import Stage, Throttled
 from engine.runs.study_folder import StudyFolder
-from engine.study import Study
+from engine.study import Study, run_specs
 
 _MAX_CPU_WORKERS = 4
 
@@ -68,6 +69,7 @@ class Preparation:
                     f"{device} is out of memory before any training",
                     "free the device and run the study again",
                 ) from error
+            check_recipes((spec for spec in run_specs(study) if spec.backbone == section), backbone)
             check_computable(reference.probe.pooled, study.measure)
             if reference.origin_probe:
                 check_computable(reference.origin_probe.pooled, study.measure, "origin")

@@ -14,7 +14,7 @@ from platformdirs import user_cache_path
 
 from engine.errors import StudyError
 from engine.files import digest
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import method_of
 from engine.jobs.child import Request, kept_or_asked
 from engine.runs.record import RunRecord, State, is_remade_here, remake_run
 from engine.runs.results import SimilarityKey
@@ -73,7 +73,7 @@ def known_uncertainty(folder: StudyFolder, record: RunRecord, key: SimilarityKey
 
 def role_of(record: RunRecord, epoch: int) -> str:
     """Under which role of `RunRecord.activations` the activations of the run's model at an epoch are."""
-    method = METHODS[record.spec.method]
+    method = method_of(record.spec.method)
     is_reference = not method.trains_backbone or (epoch == 0 and method.starts_pretrained)
     return REFERENCE if is_reference else f"epoch {epoch}"
 

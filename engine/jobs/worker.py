@@ -34,7 +34,8 @@ from engine.errors import (
     StudyError,
 )
 from engine.finetune.inputs import Inputs
-from engine.finetune.learner import learning_rate
+from engine.finetune.methods import method_of
+from engine.finetune.recipes.recipe import learning_rate
 from engine.finetune.reference import load_reference_backbone
 from engine.finetune.run import Bench, execute_run, memory_error
 from engine.jobs.device_load import DeviceMeter
@@ -43,10 +44,10 @@ from engine.jobs.plan import PLAN_FILE, Plan, read_plan
 from engine.jobs.prepare import Preparation
 from engine.jobs.scheduler import EXIT_PAUSED
 from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, Stage, Throttled
-from engine.lock import locked
+from engine.lock import holder_of, locked
 from engine.runs.record import Provenance, RunRecord, Session, State, read_record, write_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import run_specs
+from engine.study import RunSpec, needs_run, run_specs
 
 _PACKAGES = ("simtui", "torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
 MAX_ATTEMPTS = 3
@@ -94,8 +95,11 @@ class Worker:
 
     def run(self) -> None:
         """Takes every run that nobody has taken, in the order of the study; what failed but may pass comes again."""
-        while self._take_runs():
-            self._wait(_RETRY_AFTER_S)
+        while True:
+            if self._take_runs():
+                self._wait(_RETRY_AFTER_S)
+            elif not self._can_any_begin():
+                return
 
     def _take_runs(self) -> bool:
         """Goes through the runs once; returns whether one of them is to be tried again."""
@@ -107,6 +111,8 @@ class Worker:
             try:
                 with locked(path / "run.lock"):
                     record = read_record(path)
+                    if record.state is State.QUEUED and not self._can_begin(path, spec):
+                        continue
                     # Interrupted: the scheduler has started this worker for one that died.
                     if record.state in (State.QUEUED, State.RUNNING):
                         comes_again |= self._run(path, record) is State.QUEUED
@@ -115,6 +121,33 @@ class Worker:
             except DamagedError as error:
                 _log.error("%s", error)  # its folder stays as it is, for the user to look at; the others go on
         return comes_again
+
+    def _can_begin(self, path: Path, spec: RunSpec) -> bool:
+        """Whether what a run is made from is done; where that has failed, so has the run."""
+        needed = needs_run(spec)
+        if needed is None:
+            return True
+        found = _state_of(self._folder.run_path(needed))
+        if found is State.FAILED:
+            reason = f"it is made from {needed}, which has failed or cannot be read"
+            _log.error("%s: %s", spec.run_id, reason)
+            self._end(path, State.FAILED, reason)
+        return found is State.DONE
+
+    def _can_any_begin(self) -> bool:
+        """Whether a run has come to wait for nobody since it was passed over.
+
+        One that still waits is left to the worker that has what it waits for: it looks here when that is done.
+        """
+        if self._folder.stop_path.exists():
+            return False
+        waiting = ((spec.run_id, needed) for spec in run_specs(self._folder.study) if (needed := needs_run(spec)))
+        return any(
+            _state_of(self._folder.run_path(run_id)) is State.QUEUED
+            and _state_of(self._folder.run_path(needed)) in (State.DONE, State.FAILED)
+            and holder_of(self._folder.run_lock_path(run_id)) is None  # else another worker is beginning it
+            for run_id, needed in waiting
+        )
 
     def _wait(self, seconds: float) -> None:
         end_s = time.monotonic() + seconds
@@ -182,20 +215,21 @@ class Worker:
             weights_sha256=info.weights_sha256 or "",
             learning_rate=learning_rate(spec),
         )
-        session = self._session()
+        session = self._session(spec)
         refuse_other_settings(record, provenance, session)
         store = ActivationStore(self._folder.activations_path)
         bench = Bench(self._device, self._plan.precision, inputs, reference, store, session)
         return record.with_(provenance=provenance), bench
 
-    def _session(self) -> Session:
+    def _session(self, spec: RunSpec) -> Session:
+        packages = [*_PACKAGES, *filter(None, [method_of(spec.method).package])]
         return Session(
             first_epoch=0,
             host=socket.gethostname(),
             device=_device_name(self._device),
             precision=self._plan.precision,
             threads=self._plan.threads,
-            versions={package: version(package) for package in _PACKAGES} | {"python": platform.python_version()},
+            versions={package: version(package) for package in packages} | {"python": platform.python_version()},
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
@@ -204,6 +238,14 @@ class Worker:
         with contextlib.suppress(MachineError):
             write_record(path, read_record(path).with_(state=state, reason=reason, **changes))
         return state
+
+
+def _state_of(path: Path) -> State:
+    """As a run's record says; one that cannot be read has failed."""
+    try:
+        return read_record(path).state
+    except DamagedError:
+        return State.FAILED
 
 
 def refuse_other_settings(record: RunRecord, now: Provenance, session: Session) -> None:

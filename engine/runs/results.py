@@ -22,7 +22,8 @@ HISTORY_FILE = "history.csv"
 _SPLIT_METRICS = (
     "loss", "accuracy", "balanced_accuracy", "quadratic_kappa", "auroc", "average_precision", "ece", "brier",
 )  # fmt: skip
-_ORDER = ("train_loss", *(f"{split}_{name}" for split in ("val", "test") for name in _SPLIT_METRICS), "origin_knn")
+_OF_SPLITS = tuple(f"{split}_{name}" for split in ("val", "test") for name in _SPLIT_METRICS)
+_ORDER = ("train_loss", "train_penalty", *_OF_SPLITS, "origin_knn")
 
 
 @dataclass(frozen=True, order=True)
@@ -82,6 +83,11 @@ class Results:
                 for name in dict.fromkeys([*self.layer_quality, *rows])
             },
         )
+
+    def without_epoch(self) -> Results:
+        """The results with one more epoch, of which there is nothing: NaN throughout."""
+        nothing = np.full((len(self.layers),) * 2, np.nan)
+        return self.with_epoch(dict.fromkeys(self.similarity, nothing), {})
 
 
 def write_results(run_path: Path, results: Results) -> None:

@@ -21,6 +21,8 @@ from simtui.views.parts import WARN, Span, wrapped_line
 from simtui.widgets.curve_plot import CurvePlot
 from simtui.widgets.lines import Lines
 
+_LEGEND_LINES = 10  # at least; a third of a high terminal
+
 
 class TrajectoriesScreen(ViewScreen):
     """Curves with bands, and their figures at one epoch."""
@@ -95,7 +97,8 @@ class TrajectoriesScreen(ViewScreen):
         self.lines("control").show([view.control])
         self.query_one("#similarity", CurvePlot).show(view.similarity, view.epoch)
         self.query_one("#accuracy", CurvePlot).show(view.accuracy, view.epoch)
-        legend = curves.legend(view, self.size.width, self.simtui.is_colorless)
+        room = max(_LEGEND_LINES, self.size.height // 3)
+        legend = curves.legend(view, self.size.width, self.simtui.is_colorless, room)
         self.lines("legend").styles.height = len(legend)
         self.lines("legend").show(legend)
         self._show_warnings(curves.warnings(found, self._records(), self.simtui.key))

@@ -15,6 +15,8 @@ from simtui.views.scatter import Scatter
 from simtui.widgets.lines import Lines
 from simtui.widgets.scatter_plot import ScatterPlot
 
+_LEGEND_LINES = 4
+
 
 class ScatterView(Protocol):
     """What such a view is made of; `run_id` is the run under the cursor."""
@@ -58,7 +60,9 @@ class ScatterScreen(AnalysisScreen):
         self.lines("control").show([view.control])
         self.query_one(ScatterPlot).show(view.scatter)
         self.lines("beside").show(view.beside)
-        self.lines("legend").show([view.legend])
+        legend = scatter.legend_lines(view.legend, self.size.width)[:_LEGEND_LINES]
+        self.lines("legend").styles.height = max(len(legend), 1)
+        self.lines("legend").show(legend)
         self.show_warnings(view.warnings)
         self.lines("detail").styles.height = len(view.readout)
         self.lines("detail").show(view.readout)

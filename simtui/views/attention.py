@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from engine.analysis.attention import AttentionView, attention_view
+from engine.finetune.methods import method_of
 from engine.runs.attention_maps import AttentionMaps
 from engine.runs.record import RunRecord
 from simtui.palette import change_color, scale_color
@@ -167,7 +168,7 @@ def summary(data: AttentionScreenData, record: RunRecord) -> str:
     """How far attention has moved, in words."""
     view = data.view
     run = f"{record.spec.method} of {safe(record.spec.backbone.name)}, seed {record.spec.seed}"
-    if record.spec.method == "linear":
+    if not method_of(record.spec.method).trains_backbone:
         return f"{run}: the backbone is frozen, so its attention is that of θ*."
     what = f"{safe(data.before.layers[data.layer])} of {run}"
     likeness = f"correlates {_number(view.correlation)} with θ*'s and shares {_number(view.overlap)} of its attention"

@@ -13,7 +13,7 @@ from engine.analysis.trajectory import Curve, Trajectory
 from engine.runs.record import RunRecord
 from engine.runs.results import SimilarityKey
 from simtui.analyses import Found
-from simtui.palette import curve_color, curve_letter
+from simtui.palette import curve_color, curve_letter, has_own_color
 from simtui.plotting import Frame, Series
 from simtui.safe_text import fitted, safe, short_names
 from simtui.selection import Band, Selection
@@ -104,8 +104,8 @@ def curves_view(
     )
 
 
-def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Line, ...]:
-    """One line a curve: its mark, its name, and its figures at the epoch under the cursor."""
+def legend(view: CurvesView, width: int, is_colorless: bool = False, height: int = 99) -> tuple[Line, ...]:
+    """One line a curve: its mark, its name, and its figures at the epoch under the cursor; as many as there is room."""
     title, label = f"at epoch {view.epoch}", view.shown[0].score.label
     is_wide = width >= 100
     cell_width, tail = (30, " ± sd [95 %]") if is_wide else (15, " ± sd")
@@ -116,7 +116,7 @@ def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Li
     lines = [head]
     for i, (each, name) in enumerate(zip(view.shown, view.names, strict=True)):
         similarity, accuracy = (at_epoch(curve, view.epoch) for curve in (each.similarity, each.accuracy))
-        mark = f" {curve_letter(i)} " if is_colorless else " ━━"
+        mark = f" {curve_letter(i)} " if is_colorless or not has_own_color(i) else " ━━"
         lines.append(
             line(
                 Span(mark, color="" if is_colorless else curve_color(i)),
@@ -126,6 +126,9 @@ def legend(view: CurvesView, width: int, is_colorless: bool = False) -> tuple[Li
                 Span(f"n = {max(similarity.n, accuracy.n)}", DIM),
             )
         )
+    if len(lines) > height:
+        left_out = count(len(lines) - height + 1, "curve")
+        lines[height - 1 :] = [line(Span(f"    {left_out} more: in a higher terminal, or v for fewer", DIM))]
     return tuple(lines)
 
 
@@ -160,7 +163,8 @@ def _names(shown: Sequence[Trajectory], found: Sequence[Trajectory], selection: 
 
 def _panel(title: str, curves: Sequence[Curve], last_epoch: int, band: Band, is_colorless: bool) -> Panel:
     series = tuple(
-        _series(curve, band, curve_letter(i) if is_colorless else "braille") for i, curve in enumerate(curves)
+        _series(curve, band, curve_letter(i) if is_colorless or not has_own_color(i) else "braille")
+        for i, curve in enumerate(curves)
     )
     behind = (value for each in series for _, y in each.behind for value in y)
     values = [*behind, *(value for each in series for value in (*each.low, *each.high))] or [0.0, 1.0]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.analysis.estimators import caution, in_order, label_of, short_of
+from engine.finetune.methods import is_method, method_of
 from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
 from simtui.palette import scale_color
@@ -46,6 +47,7 @@ class LayerMap:
     summary: str
     warning: str
     model: str
+    is_absent: bool = False
 
     @property
     def value(self) -> float:
@@ -74,8 +76,17 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
         len(matrices),
         _summary(record, results, matrix, key, epoch),
         inflation_warning(record, key, keys),
-        MODELS.get(record.spec.method, str(record.spec.method)),
+        MODELS.get(record.spec.method, safe(record.spec.method)),
+        is_absent(record, results, epoch),
     )
+
+
+def is_absent(record: RunRecord, results: Results, epoch: int) -> bool:
+    """Whether there is nothing of this epoch: a mixture needs weights that the study need not have kept."""
+    has_none = all(
+        np.isnan(values[epoch]).all() for values in (*results.similarity.values(), *results.quality.values())
+    )
+    return bool(is_method(record.spec.method) and method_of(record.spec.method).needs) and has_none
 
 
 def measure_name(key: SimilarityKey) -> str:
@@ -94,7 +105,8 @@ def readout(shown: LayerMap, width: int, is_256: bool = False) -> Line:
     row, column = Span(shown.layers[shown.row], ACCENT), Span(shown.layers[shown.column], ACCENT)
     cell = line(*value, Span("  pre-trained ", DIM), row, Span(" × this run ", DIM), column)
     if math.isnan(shown.value):
-        why = Span("   undefined: a block is constant, or n too small", WARN)
+        undefined, absent = "undefined: a block is constant, or n too small", "not there: its weights are not kept"
+        why = Span(f"   {absent if shown.is_absent else undefined}", WARN)
         return fitting([(*cell, why), (*value, Span("  "), row, Span(" × ", DIM), column, why)], width)
     names = measure_name(shown.key), f"{safe(short_of(shown.key.measure))}, {pooling_name(shown.key)}"
     return fitting([*((*cell, Span(f"   {name}", DIM)) for name in names), cell], width)
@@ -134,13 +146,15 @@ def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[Similar
 
 
 def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: SimilarityKey, epoch: int) -> str:
-    doing = METHODS.get(record.spec.method, f"{record.spec.method} of")
+    doing = METHODS.get(record.spec.method, f"fine-tuning ({safe(record.spec.method)}) of")
     head = f"{doing} {safe(record.spec.backbone.name)}, seed {record.spec.seed}, epoch {epoch}: "
     head = head[0].upper() + head[1:]
     same = np.diagonal(matrix)
     known = np.flatnonzero(~np.isnan(same))
     on = "" if key.probe == "target" else f" on the {safe(key.probe)} images"
     what = f"{pooling_name(key)} similarity to the pre-trained model{on}"
+    if is_absent(record, results, epoch):
+        return f"{head}not there, as the weights that it is mixed from are kept of the last epoch alone."
     if known.size == 0:
         return f"{head}{what} is undefined for every block."
     low, high = known[np.argmin(same[known])], known[np.argmax(same[known])]

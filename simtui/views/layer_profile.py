@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from engine.analysis.layer_profile import LayerMove, LayerProfile
 from engine.analysis.trajectory import Curve
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import is_method, method_of
 from simtui.palette import digit, scale_color
 from simtui.safe_text import fitted, safe, short_names
 from simtui.views.parts import DIM, KEY, NO_VALUE, NORMAL, STRONG, WARN, Line, Span, figure, line, spread
@@ -85,7 +85,7 @@ def summary(profiles: Sequence[LayerProfile]) -> str:
     said = []
     for each in profiles:
         move = each.moved_most
-        starts_pretrained = METHODS[each.group[-1]].starts_pretrained if each.group[-1] in METHODS else True
+        starts_pretrained = not is_method(each.group[-1]) or method_of(each.group[-1]).starts_pretrained
         if starts_pretrained and move is not None and (move.drop.mean or 0.0) > 1e-3:
             name = " ".join([safe(short[each.group[0]]), *map(safe, each.group[1:])])
             n = f"{move.n_moved_most} of {len(each.run_ids)} runs"

@@ -6,17 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.finetune.methods import HALF, METHODS, is_method, mixing_of
 from engine.runs.record import RunRecord
 from simtui.palette import curve_color
 from simtui.plotting import Frame, Series
 from simtui.safe_text import safe, short_names
-from simtui.views.parts import DIM, Line, Span
+from simtui.views.parts import DIM, Line, Span, line_width
 
-METHOD_GLYPHS = {"full": "●", "linear": "■", "scratch": "▲"}
-_OTHER_GLYPH = "◆"
+# By the order of the table of methods; mixtures have one for those below one half and one for those above.
+_GLYPHS = "●■▲▶▼★○□△◇▽☆"  # ◆ is the mean of an interval
+_LITTLE, _MUCH, _OTHER_GLYPH = "◐", "◑", "✚"
 # Without colour the kind of character says the method, and which of them the backbone.
-_PLAIN_GLYPHS = {"full": "ABCDEFGHIJ", "linear": "abcdefghij", "scratch": "123456789"}
-_OTHER_PLAIN = "!$%&?=;:~^"
+_PLAIN = (
+    "ABCDEFGHIJ", "abcdefghij", "123456789", "KLMN", "OPQR", "STUV", "WXYZ", "klmn", "opqr", "stuv", "wxyz", "!$%&",
+)  # fmt: skip
+_LITTLE_PLAIN, _MUCH_PLAIN, _OTHER_PLAIN = "<([{", ">)]}", "?=;:~^"
+_FEW = 3  # methods whose characters are told by their order alone
 _STEPS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0)
 
 
@@ -72,8 +77,8 @@ class Marks:
     def glyph(self, method: str, backbone: str) -> str:
         """The mark of a run; with colour it is the method's alone."""
         if not self.is_colorless:
-            return METHOD_GLYPHS.get(method, _OTHER_GLYPH)
-        known = _PLAIN_GLYPHS.get(method, _OTHER_PLAIN)
+            return _of_method(method, _GLYPHS, (_LITTLE, _MUCH, _OTHER_GLYPH))
+        known = _of_method(method, _PLAIN, (_LITTLE_PLAIN, _MUCH_PLAIN, _OTHER_PLAIN))
         return known[self.backbones.index(backbone) % len(known)]
 
     def color(self, backbone: str) -> str:
@@ -92,7 +97,7 @@ class Marks:
         for backbone in self.backbones:
             mark = self._all_of(backbone, known) if self.is_colorless else "━"
             spans += [Span(f"{mark} ", color=self.color(backbone)), Span(f"{safe(short[backbone])}  ")]
-        if self.is_colorless:
+        if self.is_colorless and len(known) <= _FEW:
             return (*spans, Span(f"{self._all_of(self.backbones[0], known)}: {' '.join(map(safe, known))}", DIM))
         for method in known:
             spans += [Span(f"{self.glyph(method, self.backbones[0])} "), Span(f"{safe(method)}  ", DIM)]
@@ -100,6 +105,30 @@ class Marks:
 
     def _all_of(self, backbone: str, methods: Sequence[str]) -> str:
         return "".join(self.glyph(method, backbone) for method in methods)
+
+
+def _of_method(method: str, known: Sequence[str], others: tuple[str, str, str]) -> str:
+    """What stands for a method: its own, that of mixtures below or above one half, or that of unknown ones."""
+    if method in METHODS:
+        return known[list(METHODS).index(method) % len(known)]
+    if not is_method(method):
+        return others[2]
+    return others[0] if mixing_of(method) < HALF else others[1]
+
+
+def legend_lines(legend: Line, width: int) -> tuple[Line, ...]:
+    """A legend in as many lines as it needs; a mark is never parted from its name, which two blanks end."""
+    lines: list[Line] = [()]
+    entry: Line = ()
+    for i, span in enumerate(legend):
+        entry = (*entry, span)
+        if not span.text.endswith("  ") and i < len(legend) - 1:
+            continue
+        if lines[-1] and line_width((*lines[-1], *entry)) > width + 2:
+            lines.append((Span(" "),))
+        lines[-1] = (*lines[-1], *entry)
+        entry = ()
+    return tuple(lines)
 
 
 def frame_of(xs: Sequence[float], ys: Sequence[float], n_x: int = 6, n_y: int = 6) -> Frame:

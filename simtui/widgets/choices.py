@@ -13,6 +13,8 @@ from textual.strip import Strip
 from simtui.views.parts import ACCENT, STRONG, Line, Span, line_width
 from simtui.widgets.drawn import Drawn
 
+_BETWEEN = 2
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -110,8 +112,9 @@ class Choices(Drawn, can_focus=True):
         """A click takes what it is on."""
         place = event.y + self._top
         if self._is_row:
-            ends = [sum(line_width(self._one(i)) for i in range(n + 1)) for n in range(len(self._choices))]
-            place = next((i for i, end in enumerate(ends) if event.x < end), len(ends))
+            place, end = self._first, self._before_first
+            while place < len(self._choices) and event.x >= (end := end + line_width(self._one(place))):
+                place += 1
         if place < len(self._choices):
             self._cursor = place
             self.refresh()
@@ -121,8 +124,13 @@ class Choices(Drawn, can_focus=True):
         """One choice; or all of them in a row."""
         spans: list[Span] = []
         if self._is_row:
-            for i in range(len(self._choices) if y == 0 else 0):
+            first = self._first
+            spans += [Span("… ", "dim")] if first else []
+            for i in range(first, len(self._choices) if y == 0 else first):
                 spans += self._one(i)
+            if line_width(spans) > self.size.width + _BETWEEN:
+                shown = self.strip_of(spans, self.size.width - 1)
+                return Strip.join([shown, self.strip_of([Span("…", "dim")], 1)])
         elif y + self._top < len(self._choices):
             spans += self._one(y + self._top)
         return self.strip_of(spans, self.size.width)
@@ -132,8 +140,23 @@ class Choices(Drawn, can_focus=True):
         """The first that is in sight."""
         return 0 if self._is_row else max(0, self._cursor - self.size.height + 1)
 
+    @property
+    def _first(self) -> int:
+        """The first of a row that is drawn, so that the one under the cursor is in sight."""
+        widths = [line_width(self._one(i)) for i in range(len(self._choices))]
+        if sum(widths) <= self.size.width + _BETWEEN:
+            return 0
+        room, first = self.size.width - 2 * _BETWEEN, self._cursor
+        while first > 0 and sum(widths[first - 1 : self._cursor + 1]) <= room:
+            first -= 1
+        return first
+
+    @property
+    def _before_first(self) -> int:
+        return _BETWEEN if self._first else 0
+
     def _one(self, i: int) -> Line:
         choice, is_cursor = self._choices[i], i == self._cursor and self.has_focus
         mark = Span(("›" if is_cursor else " ") + choice.mark, ACCENT if is_cursor or choice.is_on else "dim")
         spans = tuple(Span(each.text, STRONG) for each in choice.line) if is_cursor else choice.line
-        return (mark, *spans, Span("  " if self._is_row else ""))
+        return (mark, *spans, Span(" " * _BETWEEN if self._is_row else ""))

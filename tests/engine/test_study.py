@@ -10,7 +10,16 @@ import pytest
 from engine.errors import StudyError
 from engine.measures import MEASURES
 from engine.quality import QUALITY
-from engine.study import BackboneSection, DataSection, Study, StudySection, freeze_study, load_study, run_specs
+from engine.study import (
+    BackboneSection,
+    DataSection,
+    Study,
+    StudySection,
+    freeze_study,
+    load_study,
+    n_probe_epochs,
+    run_specs,
+)
 from engine.study_changes import extended_study
 
 TEXT = """\
@@ -75,7 +84,7 @@ def test_a_frozen_study_reads_back_equal_from_any_folder(study: Study, tmp_path:
         ("seeds = 3", "seeds = 0", "finetune.seeds = 0: need a number from 1"),
         ("seeds = 3", "seeds = 2000", "finetune.seeds = 2000: need a number up to 1000"),
         ("seeds = 3", 'weight_decay = "a"', 'finetune.weight_decay = "a": need a number from 0 up to 1'),
-        ("seeds = 3", 'methods = ["ful"]', "need one of 'full', 'linear' or 'scratch'"),
+        ("seeds = 3", 'methods = ["ful"]', "need one of 'full', 'linear', 'scratch', "),
         ("[finetune]", '[measure]\nsimilarity = ["linear_ckq"]\n[finetune]', 'did you mean "linear_cka"?'),
         (
             "[finetune]",
@@ -108,6 +117,38 @@ def test_a_frozen_study_reads_back_equal_from_any_folder(study: Study, tmp_path:
         ("epochs = 2", "epochs = 2\nwarmup_epochs = 2", "warmup_epochs = 2: need fewer than epochs = 2"),
         ("seeds = 3", 'methods = ["full", "full"]', 'finetune.methods: "full" is named twice'),
         ("[study]", "[study", "not a TOML file"),
+        ("seeds = 3", 'methods = ["full", "lora:0.5"]', "finetune.methods.1 = \"lora:0.5\": need one of 'full'"),
+        ("seeds = 3", 'methods = ["full", "wise_ft:1"]', 'need a mixing value: "wise_ft" is a mixture of one half'),
+        ("seeds = 3", 'methods = ["full", "wise_ft:0.250"]', "need a mixing value"),
+        ("seeds = 3", 'methods = ["full", "wise_ft:0.5"]', "need a mixing value"),
+        (
+            "seeds = 3",
+            'methods = ["linear", "wise_ft"]',
+            '"wise_ft" is made from the run of "full", which is not among',
+        ),
+        ("full = 5e-4", "wise_ft = 5e-4", "finetune.learning_rate.wise_ft: wise_ft trains nothing"),
+        ("full = 5e-4", "lroa = 5e-4", 'did you mean "lora"?'),
+        (
+            "[finetune]",
+            "[method.lora]\nrnk = 2\n[finetune]",
+            'study.toml line 13: unknown key "rnk"; did you mean "rank"?',
+        ),
+        ("[finetune]", "[method.lora]\nrank = 0\n[finetune]", "line 13: method.lora.rank = 0: need a number from 1"),
+        (
+            "[finetune]",
+            "[method.lora]\nrank = 1.5\n[finetune]",
+            "method.lora.rank = 1.5: need an integer from 1 up to 1024",
+        ),
+        ("[finetune]", "[method.lroa]\nrank = 2\n[finetune]", 'unknown key "lroa"; did you mean "lora"?'),
+        ("[finetune]", '[method.lora]\nlayers = "mlp"\n[finetune]', "need one of 'attention' or 'attention and mlp'"),
+        ("[finetune]", "[method.l2_sp]\nalpha = 0.0\n[finetune]", "method.l2_sp.alpha = 0.0: need a number above 0"),
+        ("[finetune]", "[method.ema]\ndecay = 1.0\n[finetune]", "method.ema.decay = 1.0: need a number below 1"),
+        (
+            "[finetune]",
+            "[method.cka_penalty]\nlayers = [-1]\n[finetune]",
+            'method.cka_penalty.layers = [-1]: need "last half", "all" or a list of blocks counted from 0',
+        ),
+        ("seeds = 3", 'batch_size = 3\nmethods = ["cka_penalty"]', '"cka_penalty" needs at least 4 images in a batch'),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_line_and_what_is_needed(
@@ -214,3 +255,66 @@ def test_how_images_are_read_may_change_until_a_run_has_begun(tmp_path: Path) ->
     more_origin = _load(tmp_path, TEXT.replace("[[backbone]]", "n = 99\n[[backbone]]", 1))
     with pytest.raises(StudyError, match=r"origin\.n"):
         extended_study(was, more_origin, has_begun=False)
+
+
+def test_a_setting_of_a_method_names_the_runs_of_that_method_alone(tmp_path: Path) -> None:
+    def ids(text: str) -> dict[str, str]:
+        asked = TEXT.replace("seeds = 3", 'seeds = 1\nmethods = ["full", "ema", "l2_sp", "lp_ft", "wise_ft:0.25"]')
+        return {spec.method: spec.run_id for spec in run_specs(_load(tmp_path, asked + text))}
+
+    plain = ids("")
+    for method, text in (
+        ("ema", "[method.ema]\ndecay = 0.9\n"), ("l2_sp", "[method.l2_sp]\nalpha = 1.0\n"),
+        ("lp_ft", "[method.lp_ft]\nprobe_epochs = 1\n"),
+    ):  # fmt: skip
+        found = ids(text)
+        assert {name for name in found if found[name] != plain[name]} == {method}
+    assert ids("[method.lora]\nrank = 2\n") == plain
+    # From before there were methods with settings.
+    study = Study(StudySection("x"), DataSection(path="/data"), (BackboneSection("bundled:supervised"),))
+    assert [spec.run_id for spec in run_specs(study)][:3] == [
+        "bundled-supervised_full_seed00_08a09df9",
+        "bundled-supervised_linear_seed00_feb9877c",
+        "bundled-supervised_scratch_seed00_13447497",
+    ]
+
+
+def test_a_frozen_study_holds_the_settings_of_its_methods_and_what_was_said_of_others(tmp_path: Path) -> None:
+    text = (
+        TEXT.replace("seeds = 3", 'methods = ["full", "ema"]')
+        + "[method.l2_sp]\nalpha = 1.0\n[method.lora]\nrank = 8\n"
+    )
+    study = _load(tmp_path, text)
+    frozen = freeze_study(study)
+    assert "[method.ema]\ndecay = 0.99" in frozen and "[method.l2_sp]\nalpha = 1.0" in frozen
+    assert "[method.lora]" not in frozen and "[method." not in freeze_study(_load(tmp_path, TEXT))
+    assert _load(tmp_path, frozen) == study
+
+
+def test_what_is_said_of_a_method_may_change_until_the_study_asks_for_it(tmp_path: Path) -> None:
+    was = _load(tmp_path, TEXT.replace("seeds = 3", 'methods = ["full"]'))
+    now = _load(
+        tmp_path,
+        TEXT.replace("seeds = 3", 'methods = ["full", "ema"]').replace("full = 5e-4", "full = 5e-4, ema = 1e-3")
+        + "[method.ema]\ndecay = 0.5\n",
+    )
+    assert extended_study(was, now) == now
+    later = replace(now, method=replace(now.method, ema=replace(now.method.ema, decay=0.6)))
+    with pytest.raises(StudyError, match=r"method\.ema\.decay: is 0\.6, but the study folder was started with 0\.5"):
+        extended_study(now, later)
+    rates = replace(now, finetune=replace(now.finetune, learning_rate={"full": 5e-4, "ema": 2e-3}))
+    with pytest.raises(StudyError, match=r"finetune\.learning_rate\.ema: is 0\.002"):
+        extended_study(now, rates)
+
+
+def test_what_a_method_needs_of_the_rest_of_the_study_is_said(tmp_path: Path) -> None:
+    mixed = TEXT.replace("seeds = 3", 'methods = ["full", "wise_ft:0.3"]')
+    assert _load(tmp_path, mixed).finetune.methods == ("full", "wise_ft:0.3")
+    with pytest.raises(
+        StudyError, match=r'study\.keep = "none": "wise_ft:0\.3" is made from the last weights of "full"'
+    ):
+        _load(tmp_path, mixed.replace('name = "isic2018"', 'name = "isic2018"\nkeep = "none"'))
+    probing = TEXT.replace("seeds = 3", 'methods = ["lp_ft"]') + "[method.lp_ft]\nprobe_epochs = 2\n"
+    with pytest.raises(StudyError, match=r"method\.lp_ft\.probe_epochs = 2: need fewer than finetune\.epochs = 2"):
+        _load(tmp_path, probing)
+    assert n_probe_epochs(_load(tmp_path, probing.replace("probe_epochs = 2", "probe_epochs = 1")).method.lp_ft, 2) == 1

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StudyError
+from engine.finetune.methods import METHODS
 from engine.study import load_study
 from engine.study_draft import (
     Draft,
@@ -44,13 +45,18 @@ def test_what_was_chosen_is_read_back(tmp_path: Path) -> None:
 def test_the_defaults_in_the_comments_are_those_of_the_loader(tmp_path: Path) -> None:
     """Every `# name = value` and `# [section]` without its mark gives the same study, with its rates spelt out."""
     draft = replace(DRAFT, origin="/data/origin")
-    text = re.sub(r"^# (?=\[\w+\]|\w+ = )", "", draft_text(draft), flags=re.M)
-    assert text.count("\n# ") < 3
-    (tmp_path / "all.toml").write_text(text)
-    study = load_study(tmp_path / "all.toml")
-    given = draft_study(draft, place_of(tmp_path, "isic"))
-    assert study.finetune.learning_rate == {"full": 1e-4, "linear": 1e-2, "scratch": 5e-4}
-    assert replace(study, finetune=replace(study.finetune, learning_rate={})) == given
+    for methods in (draft.methods, tuple(METHODS)):
+        draft = replace(draft, methods=methods)
+        text = re.sub(r"^# (?=\[[\w.]+\]|\w+ = )", "", draft_text(draft), flags=re.M)
+        assert text.count("\n# ") < 3
+        (tmp_path / "all.toml").write_text(text)
+        study = load_study(tmp_path / "all.toml")
+        given = draft_study(draft, place_of(tmp_path, "isic"))
+        rates = {name: METHODS[name].learning_rate for name in methods if name != "wise_ft"}
+        assert study.finetune.learning_rate == rates
+        assert replace(study, finetune=replace(study.finetune, learning_rate={})) == given
+        assert all(f"[method.{name}]" in text for name in methods if METHODS[name].settings)
+    assert rates["full"] == 1e-4 and rates["linear"] == 1e-2 and rates["scratch"] == 5e-4
 
 
 @pytest.mark.parametrize("name", ['a"b', "a\\b", "a\nb", "[/]", "\x1b]0;x\x07", "\u202eabc", "é", "#", "'''"])

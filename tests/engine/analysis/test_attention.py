@@ -221,11 +221,9 @@ def test_maps_that_were_freed_are_told_from_maps_that_are_lost(make: Make, tmp_p
     with pytest.raises(StudyError, match="its attention maps were freed") as caught:
         study_attention(folder, record.with_(files={}))
     assert caught.value.fix.startswith(f"rm -r '{path.parent}' && simtui run ")
-    with pytest.raises(
-        StudyError, match="not in this copy of the study\n  fix: choose a run that has them, such as"
-    ) as e:
+    with pytest.raises(StudyError, match="not in this copy of the study") as caught:
         study_attention(folder, copy)
-    assert record.run_id in e.value.fix
+    assert "rm " not in caught.value.fix
     with pytest.raises(DamagedError, match=r"attention\.h5: cannot be read \(No such file"):
         study_attention(folder, record)
 

@@ -15,7 +15,8 @@ from engine.analysis.options import TableOptions
 from engine.analysis.space import space
 from engine.analysis.trajectory import trajectories
 from engine.figures.drawing import Source
-from engine.figures.style import mark_of
+from engine.figures.style import legend_above, mark_of, method_handles, new_figure
+from engine.finetune.methods import METHODS
 from tests.engine.figures.made_studies import HOSTILE, drawn, lines, source_of, texts, with_attention
 from tests.simtui.studies import study_of
 
@@ -198,3 +199,24 @@ def test_no_name_from_outside_is_obeyed(tmp_path: Path, number: str) -> None:
     assert number == "5" or any("$x^2_{a}$ 100%" in text.get_text() for text in shown)
     assert not any(text.get_parse_math() for text in shown)
     assert all(char.isprintable() or char == "\n" for text in texts(drawing) for char in text.get_text())
+
+
+def test_every_method_and_either_half_of_the_mixtures_looks_like_no_other() -> None:
+    found = [mark_of(method) for method in (*METHODS, "wise_ft:0.25", "wise_ft:0.75", "unknown")]
+    assert len({(each.color, each.marker) for each in found}) == len(found)
+    assert len({(each.marker, str(each.line)) for each in found}) == len(found)  # without colour too
+    assert len({each.marker for each in found[:-1]}) == len(found) - 1
+
+
+def test_a_legend_of_many_methods_takes_lines_and_not_the_axes() -> None:
+    figure = new_figure(6.9, 2.7)
+    axes = figure.subplots(1, 3)
+    legend_above(figure, method_handles([*METHODS, "wise_ft:0.25", "wise_ft:0.75"]))
+    figure.draw_without_rendering()
+    assert figure.get_figheight() > 3
+    for each in axes:
+        box = each.get_window_extent()
+        assert box.width > 0.2 * figure.bbox.width and box.height > 1.5 * figure.dpi
+    few = new_figure(6.9, 2.7)
+    assert legend_above(few, method_handles(["full", "linear", "scratch"]))._ncols == 3  # type: ignore[attr-defined]
+    assert few.get_figheight() == 2.7

@@ -9,67 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from engine.activations.extract import extract, normalised
-from engine.activations.store import ActivationStore
 from engine.backbones.attention import attention_of
-from engine.backbones.backbone import Backbone
 from engine.errors import NonFiniteError, TrainingError
 from engine.finetune import learner as learner_module
 from engine.finetune.checkpoints import Checkpoints
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import Bench, execute_run
 from engine.jobs.launch import make_study_folder
-from engine.jobs.plan import PLAN_FILE, read_plan
-from engine.jobs.prepare import Preparation
 from engine.jobs.scheduler import queue_runs
 from engine.runs.attention_maps import read_attention
-from engine.runs.record import RunRecord, Session, State, read_record, write_record
+from engine.runs.record import State, read_record
 from engine.runs.results import Results, SimilarityKey, read_results
-from engine.runs.study_folder import StudyFolder
-from engine.study import RunSpec, load_study, run_specs
+from engine.study import load_study
+from tests.engine.finetune.site import Site, Watcher, load_trained
 from tests.studies import write_study
 
 CLS = SimilarityKey("target", "cls", "linear_cka")
-
-
-class Watcher:
-    """Lets a run go on, or stops it after an epoch, or breaks it at a step."""
-
-    def __init__(self, stop_after: int = 10**9, break_at: tuple[int, int] | None = None) -> None:
-        self.asked = 0
-        self.stop_after, self.break_at = stop_after, break_at
-
-    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
-        assert images_per_s > 0 and 0 <= waited_share <= 1
-        if (epoch, step) == self.break_at:
-            raise KeyboardInterrupt
-
-    def should_stop(self) -> bool:
-        self.asked += 1
-        return self.asked > self.stop_after
-
-
-class Site:
-    """One prepared study, in which every test takes runs of its own."""
-
-    def __init__(self, folder: StudyFolder) -> None:
-        self.folder = folder
-        Preparation(folder, reports=False).prepare()
-        self.preparation = Preparation(folder, reports=False)
-        self.specs = {spec.method: spec for spec in run_specs(folder.study)}
-        backbone = load_reference_backbone(self.specs["full"].backbone, torch.device("cpu"))
-        inputs = self.preparation.inputs(read_plan(folder.path / PLAN_FILE), backbone.info.input_size)
-        reference = self.preparation.reference(backbone, inputs)
-        store = ActivationStore(folder.activations_path)
-        session = Session(0, "here", "cpu", "float32", 1, {})
-        self.bench = Bench(torch.device("cpu"), "float32", inputs, reference, store, session)
-
-    def run(self, path: Path, spec: RunSpec, watcher: Watcher | None = None) -> RunRecord:
-        record = read_record(path) if (path / "run.json").exists() else RunRecord(path.name, spec)
-        write_record(path, record)
-        return execute_run(path, record, self.bench, watcher or Watcher())
 
 
 @pytest.fixture(scope="module")
@@ -324,14 +280,6 @@ def test_too_little_memory_names_a_smaller_batch(site: Site, tmp_path: Path, mon
     monkeypatch.setattr(learner_module, "augmented", exhausted)
     with pytest.raises(TrainingError, match=r"out of memory at batch_size = 8\n  fix: .*batch_size = 4"):
         site.run(tmp_path / "full", site.specs["full"])
-
-
-def load_trained(backbone: Backbone, path: Path) -> None:
-    """Not by the engine's own way, which is what these tests are about."""
-    weights = load_file(path)
-    backbone.load_state_dict(
-        {name.removeprefix("backbone."): v for name, v in weights.items() if name.startswith("backbone.")}
-    )
 
 
 def _content(path: Path) -> bytes:

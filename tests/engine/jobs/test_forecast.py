@@ -98,6 +98,16 @@ def test_the_time_is_that_of_the_images_seen(tmp_path: Path) -> None:
     assert part(shared, "full") == pytest.approx(full / 4)
 
 
+def test_methods_cost_what_their_training_costs_and_a_mixture_none(tmp_path: Path) -> None:
+    methods = ("full", "feature_distillation", "wise_ft")
+    found = forecast(study_of(tmp_path, VIT, methods=methods, seeds=2, epochs=10), IMAGES, FACTS, {VIT: SPEED})
+    training, rest = 2 * 10 * 7000 / 100, 2 * ((11 * 3000 + 7000) / 300 + 11 * 0.5)
+    assert part(found, "full") == pytest.approx(training + rest)
+    assert part(found, "feature_distillation") == pytest.approx(1.35 * training + rest)
+    assert part(found, "wise_ft") == pytest.approx(rest)
+    assert next(each.how for each in found.time if each.name == "wise_ft") == "made from the runs of full"
+
+
 def test_an_origin_set_costs_two_looks_a_run_and_its_probe_every_epoch(tmp_path: Path) -> None:
     without = forecast(study_of(tmp_path, VIT, methods=("full",), seeds=1), IMAGES, FACTS, {VIT: SPEED})
     with_origin = study_of(tmp_path, VIT, origin="/data/o", methods=("full",), seeds=1)
