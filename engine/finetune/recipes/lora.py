@@ -103,12 +103,8 @@ def _add_adapters(backbone: Backbone, settings: LoraSettings, seed: int) -> dict
     for block in backbone.blocks:
         for part in ("attn",) if settings.layers == "attention" else ("attn", "mlp"):
             weights |= _layers_of(backbone, block, part)
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=list(weights),
-    )
+    alpha: Any = settings.alpha  # peft divides it by the rank, and says that it is whole
+    config = LoraConfig(r=settings.rank, lora_alpha=alpha, lora_dropout=settings.dropout, target_modules=list(weights))
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator_of(seed, "lora"))))
         inject_adapter_in_model(config, backbone.model)
