@@ -19,7 +19,7 @@ import click
 from engine.analysis.names import TABLE_NAMES
 from engine.errors import SimtuiError, StudyError
 from engine.figures.names import FIGURE_NAMES
-from simtui.choices import choices, refuse_unused
+from simtui.choices import choices, complete, refuse_unused
 from simtui.lookalikes import use_lookalikes
 from simtui.safe_text import safe
 
@@ -205,14 +205,13 @@ def export(
     Beside a file that it writes, FILE.sources.json holds the options, the notes and the digests of what it was made
     from.
     """
-    from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
     from engine.analysis.tables import table_of
     from engine.export import format_of, to_bytes, write_table
     from engine.sources import write_sources
 
     refuse_unused(context, table)
-    chosen["layer"] = chosen["layer"] or MEAN_OF_LAYERS
-    options, study = TableOptions(**chosen), _study_folder(folder)
+    study = _study_folder(folder)
+    options = complete(chosen, study)
     file_format = file_format or (format_of(output) if output else "csv")
     if output is None and file_format == "parquet" and sys.stdout.isatty():
         raise StudyError("parquet", "is not for a terminal", "add -o FILE")
@@ -252,11 +251,10 @@ def figures(
 
     What the study has nothing for is skipped, with the reason. Exit code 2 where nothing could be drawn.
     """
-    from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
     from simtui.figures import report_figures
 
-    chosen["layer"] = chosen["layer"] or MEAN_OF_LAYERS
-    sys.exit(report_figures(_study_folder(folder), output, TableOptions(**chosen), only, formats, dpi))
+    study = _study_folder(folder)
+    sys.exit(report_figures(study, output, complete(chosen, study), only, formats, dpi))
 
 
 @commands.command(**examples("simtui demo", "simtui demo --out /tmp/demo --no-open"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from engine.finetune.checkpoints import load_checked
 from engine.finetune.inputs import Inputs
 from engine.finetune.methods import METHODS
 from engine.finetune.objective import Objective
+from engine.finetune.optimiser import Depths
 from engine.finetune.reference import Reference
 from engine.finetune.trainer import Trainer, draw_head
 from engine.runs.record import remake_run
@@ -101,7 +102,7 @@ class ImageLearner:
             self._objective,
             _ImageBatches(inputs.splits["train"].pixels, info, spec.finetune, device),
             learning_rate=learning_rate(spec),
-            n_blocks=info.n_blocks,
+            depths=_depths(backbone),
             precision=precision,
         )
 
@@ -150,7 +151,7 @@ class FeatureLearner:
             self._objective,
             _FeatureBatches(features),
             learning_rate=learning_rate(spec),
-            n_blocks=0,
+            depths=Depths(0),
             precision="float32",
         )
 
@@ -187,6 +188,18 @@ def restore_backbone(backbone: Backbone, path: Path) -> None:
     except RuntimeError as error:
         problem = f"does not hold the weights of {backbone.info.name}"
         raise DamagedError(str(path), problem, remake_run(path.parent.parent)) from error
+
+
+def _depths(backbone: Backbone) -> Depths:
+    """What lies how deep in a `Classifier`; what timm decays no weights of is asked of stages alone."""
+    info = backbone.info
+    if info.layer_kind == "blocks":
+        return Depths(info.n_blocks)
+    prefix = "backbone.model."  # as `Classifier` and `Backbone` name it
+    own: Any = getattr(backbone.model, "no_weight_decay", tuple)
+    return Depths(
+        info.n_blocks, tuple(prefix + each for each in info.layers), frozenset(prefix + each for each in own())
+    )
 
 
 def learning_rate(spec: RunSpec) -> float:

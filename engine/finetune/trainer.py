@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.data.prefetch import Prefetched
-from engine.errors import TrainingError
+from engine.errors import StudyError, TrainingError
 from engine.files import digest
 from engine.finetune.checkpoints import optimiser_tensors, restore_optimiser
 from engine.finetune.objective import Objective
-from engine.finetune.optimiser import Optimiser
+from engine.finetune.optimiser import Depths, Optimiser
 from engine.study import RunSpec
 
 StepReport = Callable[[int, int, int, float, float], None]
@@ -47,14 +47,15 @@ class Trainer:
         batches: Batches,
         *,
         learning_rate: float,
-        n_blocks: int,
+        depths: Depths,
         precision: str,
     ) -> None:
         self._spec, self._model, self._batches, self._precision = spec, model, batches, precision
         self._device = next(model.parameters()).device
         self._objective = objective
-        self._n_steps = math.ceil(len(objective) / spec.finetune.batch_size)
-        self._optimiser = Optimiser(model, learning_rate, spec.finetune, n_blocks, self._n_steps, spec.epochs)
+        self._ends = _ends(len(objective), spec.finetune.batch_size, _normalises_batches(model))
+        self._n_steps = len(self._ends)
+        self._optimiser = Optimiser(model, learning_rate, spec.finetune, depths, self._n_steps, spec.epochs)
 
     def train_epoch(self, epoch: int, report: StepReport) -> float:
         """Trains epoch 1, 2, …
@@ -68,8 +69,7 @@ class Trainer:
         # Dropout and stochastic depth draw from the global state.
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         order = self._objective.order(generator)
-        size = self._spec.finetune.batch_size
-        parts = [np.sort(order[step * size : (step + 1) * size]) for step in range(self._n_steps)]
+        parts = [np.sort(part) for part in np.split(order, self._ends[:-1])]
         gathered = Prefetched(self._batches.gather, parts)
         self._model.train()
         total, n_seen = 0.0, 0
@@ -110,6 +110,25 @@ class Trainer:
                 f"the loss is {loss}; the last good epoch is {epoch - 1}",
                 f"lower finetune.learning_rate.{self._spec.method} in the study file and start it in a new folder",
             )
+
+
+def _normalises_batches(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _ends(n: int, batch_size: int, normalises_batches: bool) -> list[int]:
+    """Where the batches of an epoch end. Batch normalisation cannot do with one image: it joins the batch before.
+
+    Raises:
+        StudyError: every batch would be of one image.
+    """
+    ends = [*range(batch_size, n, batch_size), n]
+    if normalises_batches and min(n, batch_size) == 1:
+        problem = "the backbone normalises each batch, which takes two images at least"
+        raise StudyError(f"finetune.batch_size = {batch_size}, {n} training images", problem, "raise what is 1")
+    if normalises_batches and len(ends) > 1 and ends[-1] - ends[-2] == 1:
+        del ends[-2]
+    return ends
 
 
 def generator_of(seed: int, what: str, number: int = 0) -> torch.Generator:

@@ -38,12 +38,14 @@ class State(StrEnum):
 class Provenance:
     """What a reader needs years later to know, and to make again, what was computed.
 
+    `layers` are "blocks" of tokens or "stages" of maps, as `layer_kind` says; `n_features` is the width of the widest.
     `attention_reference` is the key of θ*'s attention maps in the activation store; empty where there are none.
     """
 
     paradigm: str = "unknown"
     input_size: int = 0
     layers: tuple[str, ...] = ()
+    layer_kind: str = "blocks"
     poolings: tuple[str, ...] = ()
     n_features: int = 0
     weights_source: str = ""

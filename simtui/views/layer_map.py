@@ -27,7 +27,8 @@ EXPLANATION = (
     "Similarity of every block of the pre-trained model (rows) to every block of the run's model (columns), on the "
     "probe images, at one epoch; epoch 0 is the model before training. The colours run from 0 to 1 and never adapt; "
     "below 0 is as 0. "
-    "CLS compares the class tokens, Feat the means of the patch tokens."
+    "CLS compares the class tokens, Feat the means of the patch tokens; of a backbone whose layers are stages (ResNet, "
+    "ConvNeXt, Swin) Feat is the mean over all positions of a stage's map, and there is no CLS."
 )
 
 
