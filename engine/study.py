@@ -28,6 +28,8 @@ _STRICT = ConfigDict(extra="forbid")
 _Name = Annotated[str, Field(min_length=1, max_length=80)]
 _Count = Annotated[int, Field(ge=1, strict=True)]
 Method = Literal["full", "linear", "scratch"]
+# A comparison of two checkpoints is kept as a run by which nothing was trained: no study asks for one.
+RunMethod = Literal["full", "linear", "scratch", "compared"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Keep = Literal["all", "ends", "none"]
 if TYPE_CHECKING:
@@ -40,10 +42,14 @@ else:  # the tables are the one place that knows the names
 
 @dataclass(frozen=True, config=_STRICT)
 class StudySection:
-    """What the study is called, and which activation files and checkpoints stay when a run has ended."""
+    """What the study is called, and which activation files and checkpoints stay when a run has ended.
+
+    `kind` is set where the folder holds a comparison of two checkpoints, so that nothing is ever trained in it.
+    """
 
     name: _Name
     keep: Keep = "ends"
+    kind: Literal["comparison"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -169,7 +175,7 @@ class RunSpec:
     study: str
     dataset: str
     backbone: BackboneSection
-    method: Method
+    method: RunMethod
     seed: int
     epochs: int
     probe_n: int
@@ -269,6 +275,8 @@ def freeze_study(study: Study) -> str:
 
 def run_specs(study: Study) -> tuple[RunSpec, ...]:
     """Every run of the study, one seed of everything first, so that early results say the most."""
+    if study.study.kind == "comparison":
+        return ()
     return tuple(
         RunSpec(
             study=study.study.name,

@@ -43,12 +43,15 @@ def extract(
     *,
     layer_rows: np.ndarray | None = None,
     progress: Progress | None = None,
+    as_computed: bool = False,
 ) -> Activations:
     """Embeds all images of a cache; keeps the pooled outputs of every layer for some of them.
 
     Always in eval mode and float32: activations of two models are compared, so neither may be rounded more.
 
     Args:
+        as_computed: the layers stay float32; else they are rounded as they are stored. Rounding costs nothing that is
+            seen unless a layer hardly differs between images beside a large mean.
         layer_rows: `(m,)` rows, in increasing order, whose layer outputs are kept; None for none.
     Returns:
         `embedding` of all `n` images; `pooled` of the `m`; `ids` of all.
@@ -84,6 +87,8 @@ def extract(
     pooled = {pooling: tuple(map(np.concatenate, parts)) for pooling, parts in kept.items()}
     found = Activations(ids, np.concatenate(embeddings), info.layers if pooled else (), pooled)
     _check_finite(found, np.flatnonzero(wanted))
+    if as_computed:
+        return found
     return Activations(found.ids, found.embedding, found.layers, {p: as_stored(v) for p, v in pooled.items()})
 
 

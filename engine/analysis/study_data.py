@@ -19,7 +19,7 @@ from engine.runs.catalog import DamagedRun, Stamp, file_stamp
 from engine.runs.record import RunRecord, State, remake_run
 from engine.runs.results import RESULTS_FILE, Results, SimilarityKey
 from engine.runs.study_folder import StudyFolder
-from engine.study import Method, Study
+from engine.study import RunMethod, Study
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,13 @@ class RunData:
 
     @classmethod
     def of(cls, record: RunRecord, results: Results) -> RunData:
-        """What tables need of the results of a run."""
-        diagonal = {key: np.diagonal(maps, axis1=1, axis2=2).copy() for key, maps in results.similarity.items()}
+        """What tables need of the results of a run; where rows and columns are other layers, no diagonal means any."""
+        has_diagonal = results.rows == results.layers
+        absent = np.full((results.n_epochs, len(results.layers)), np.nan, np.float32)
+        diagonal = {
+            key: np.diagonal(maps, axis1=1, axis2=2).copy() if has_diagonal else absent
+            for key, maps in results.similarity.items()
+        }
         return cls(record, results.layers, diagonal, results.quality, results.layer_quality)
 
     @property
@@ -226,7 +231,7 @@ def read_study(folder: StudyFolder) -> StudyData:
 
 def in_study_order(records: Sequence[RunRecord], study: Study) -> tuple[RunRecord, ...]:
     """By backbone, method and seed, as the study file names them: the order in which people think of them."""
-    backbones, methods = [each.name for each in study.backbone], list(get_args(Method))
+    backbones, methods = [each.name for each in study.backbone], list(get_args(RunMethod))
 
     def place(record: RunRecord) -> tuple[int, int, int, str]:
         name = record.spec.backbone.name

@@ -45,8 +45,10 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     return wrap(clip, create, **known | timm_family.origin_of(file))
 
 
-def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
-    """The backbone at its own size, and where its weights lie in the hub: (repository, file).
+def without_weights(
+    name: BackboneName, device: str = "meta", input_size: int | None = None
+) -> tuple[Backbone, tuple[str, str]]:
+    """The backbone at its own size or another, and where its weights lie in the hub: (repository, file).
 
     Args:
         device: "meta" for no memory at all; on any other, its weights are random.
@@ -54,7 +56,7 @@ def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone,
         StudyError: the name is unknown, or its layers cannot be read.
     """
     config = _config(name)
-    size = _size(name, None)
+    size = _size(name, input_size)
     create = partial(_create, name, size, bool(config.get("quick_gelu")))
     with torch.device(device):
         clip = create()

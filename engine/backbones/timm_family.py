@@ -49,8 +49,10 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     return _wrapper(name)(model, partial(_create, name, size), **known | origin_of(file))
 
 
-def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
-    """The backbone at its default size, and where its weights lie in the hub: (repository, file).
+def without_weights(
+    name: BackboneName, device: str = "meta", input_size: int | None = None
+) -> tuple[Backbone, tuple[str, str]]:
+    """The backbone at its default size or another, and where its weights lie in the hub: (repository, file).
 
     Args:
         device: "meta" for no memory at all; on any other, its weights are random.
@@ -58,7 +60,7 @@ def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone,
         StudyError: the name is unknown, or its layers cannot be read.
     """
     config = _config(name)
-    size = _default_size(name, config.input_size[-1])
+    size = input_size or _default_size(name, config.input_size[-1])
     with torch.device(device):
         model = _create(name, size)
     known = known_of(name, size, config.mean, config.std)

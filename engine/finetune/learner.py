@@ -204,7 +204,8 @@ def _depths(backbone: Backbone) -> Depths:
 
 def learning_rate(spec: RunSpec) -> float:
     """The peak learning rate: the study's for this method, else the method's own."""
-    return spec.finetune.learning_rate.get(spec.method, METHODS[spec.method].learning_rate)
+    asked = {str(method): rate for method, rate in spec.finetune.learning_rate.items()}
+    return asked.get(spec.method, METHODS[spec.method].learning_rate)
 
 
 @torch.inference_mode()
