@@ -214,6 +214,11 @@ class Reader:
         if seal is None and int(schema) >= _SEALED_SINCE:
             raise self._damaged("", "has no seal")
 
+    @property
+    def path(self) -> Path:
+        """Of the file."""
+        return self._path
+
     def attribute(self, name: str) -> object:
         """An attribute of the file, or None."""
         try:

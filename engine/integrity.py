@@ -154,8 +154,10 @@ def _read_manifest(path: Path) -> None:
 
 
 def _check_name(path: Path, record: RunRecord) -> None:
-    if record.run_id != path.name or record.spec.run_id != path.name:
-        raise DamagedError("", f"holds the run {record.spec.run_id!r}", "give the folder its own name back")
+    # The settings of a run decide its name; a comparison is of two checkpoints, of which they name one.
+    own = record.run_id if record.is_comparison else record.spec.run_id
+    if record.run_id != path.name or own != path.name:
+        raise DamagedError("", f"holds the run {own!r}", "give the folder its own name back")
 
 
 def _check_results(path: Path, record: RunRecord | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ def _image(options: TableOptions) -> dict[str, str | None]:
 
 
 def _runs(folder: StudyFolder, records: Sequence[RunRecord]) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for record in records:
         provenance = record.provenance
         # The digests of a run that is done stand in its record; `simtui verify` holds the files against them.
@@ -80,6 +81,12 @@ def _runs(folder: StudyFolder, records: Sequence[RunRecord]) -> dict[str, Any]:
             "probe_digest": provenance.probe_digest,
             "origin_digest": provenance.origin_digest,
         }
+        if record.reference:
+            found[record.run_id] |= {
+                "checkpoint": provenance.weights_checkpoint,
+                "reference": asdict(record.reference),
+                "images": provenance.dataset_path,
+            }
     return found
 
 

@@ -43,7 +43,10 @@ def _known_method(name: str) -> str:
     raise PydanticCustomError("literal_error", "{expected}", {"expected": f"{', '.join(others)} or {last}"})
 
 
+# A comparison of two checkpoints is kept as a run by which nothing was trained: no study asks for one.
+COMPARED = "compared"
 Method = Annotated[str, AfterValidator(_known_method)]
+RunMethod = Annotated[str, AfterValidator(lambda name: name if name == COMPARED else _known_method(name))]
 Precision = Literal["auto", "float32", "bfloat16"]
 Keep = Literal["all", "ends", "none"]
 if TYPE_CHECKING:
@@ -56,10 +59,14 @@ else:  # the tables are the one place that knows the names
 
 @dataclass(frozen=True, config=_STRICT)
 class StudySection:
-    """What the study is called, and which activation files and checkpoints stay when a run has ended."""
+    """What the study is called, and which activation files and checkpoints stay when a run has ended.
+
+    `kind` is set where the folder holds a comparison of two checkpoints, so that nothing is ever trained in it.
+    """
 
     name: _Name
     keep: Keep = "ends"
+    kind: Literal["comparison"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -209,7 +216,7 @@ class RunSpec:
     study: str
     dataset: str
     backbone: BackboneSection
-    method: Method
+    method: RunMethod
     seed: int
     epochs: int
     probe_n: int
@@ -229,7 +236,8 @@ class RunSpec:
         for sister in ("methods", "seeds", "epochs"):
             value["finetune"].pop(sister)
         learning_rates = value["finetune"].pop("learning_rate")
-        value["learning_rate"] = learning_rates.get(method_of(self.method).needs or self.method)
+        needed = method_of(self.method).needs if self.method != COMPARED else ""
+        value["learning_rate"] = learning_rates.get(needed or self.method)
         if not self.settings:
             value.pop("settings")
         for other in ("keep", "study", "dataset"):
@@ -334,6 +342,8 @@ def freeze_study(study: Study) -> str:
 
 def run_specs(study: Study) -> tuple[RunSpec, ...]:
     """Every run of the study, one seed of everything first, so that early results say the most."""
+    if study.study.kind == "comparison":
+        return ()
     return tuple(
         RunSpec(
             study=study.study.name,

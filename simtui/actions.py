@@ -24,6 +24,7 @@ SHORT_VIEWS = {
     FORGETTING: "Forget", ATTENTION: "Attn", JOBS: "Jobs",
 }  # fmt: skip
 ALL = tuple(VIEWS)
+OF_COMPARISONS = (RUNS, MAP)  # the views that have something to say of two checkpoints
 _SCATTERS = (SPACE, CORRELATION)
 _TABLES = (RUNS, FORGETTING, JOBS)
 GROUPED = (SPACE, DISTRIBUTIONS, FORGETTING)  # the views whose groups can be chosen

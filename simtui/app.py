@@ -115,6 +115,7 @@ class SimtuiApp(App[None]):
         studies: study folders; the first is shown, a key turns to the next.
         memory: where theme, view and selection are found at the start and kept; None: nowhere.
         keymap: the user's own keys.
+        first_view: the view to begin with; None: that in which the study was left.
         images: begins with a new study of these images, "" for none yet; None: begins with a view.
     """
 
@@ -135,6 +136,7 @@ class SimtuiApp(App[None]):
         memory: Memory | None = None,
         keymap: Keymap | None = None,
         images: str | None = None,
+        first_view: str | None = None,
     ) -> None:
         super().__init__()
         crop_dirty_regions()
@@ -155,6 +157,7 @@ class SimtuiApp(App[None]):
         self._known_keys: tuple[SimilarityKey, ...] = ()
         self._view, self.selection = RUNS, Selection()
         self._return()
+        self._view = first_view or self._view
 
     @property
     def is_256(self) -> bool:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from engine.analysis.names import TABLE_USES
 from engine.errors import StudyError
 from engine.measures.table import MEASURES
+
+if TYPE_CHECKING:
+    from engine.analysis.options import TableOptions
+    from engine.runs.study_folder import StudyFolder
 
 _POOLINGS = click.Choice(["cls", "feat"])
 _PROBES = click.Choice(["target", "origin"])
@@ -19,7 +23,10 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
     "run": {"help": "The run, by its name or a part that fits only one."},
     "epoch": {"type": click.IntRange(0), "help": "The epoch.  [default: the last]"},
     "layer": {"help": "One block, such as blocks.11.  [default: the mean of all; of attention the last]"},
-    "pooling": {"type": _POOLINGS, "default": "cls", "help": "CLS token, or mean of the patch tokens."},
+    "pooling": {
+        "type": _POOLINGS,
+        "help": "CLS token, or mean of the patch tokens or of a map.  [default: cls; feat where there is no CLS]",
+    },
     "measure": {"metavar": "NAME", "help": f"{', '.join(MEASURES)}.  [default: the study's first]"},
     "probe": {"type": _PROBES, "default": "target", "help": "Whose images are compared."},
     "by": {"type": _BY, "default": "backbone and method", "help": "How runs are grouped."},
@@ -53,6 +60,16 @@ def choices(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
         return command
 
     return add
+
+
+def complete(chosen: dict[str, Any], study: StudyFolder) -> TableOptions:
+    """What was chosen, with the defaults that are not the same for every study."""
+    from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
+
+    poolings = [each.provenance.poolings for each in study.listing().records if (chosen["run"] or "") in each.run_id]
+    has_cls = any("cls" in each for each in poolings) or not any(poolings)
+    chosen = {**chosen, "layer": chosen["layer"] or MEAN_OF_LAYERS}
+    return TableOptions(**{**chosen, "pooling": chosen["pooling"] or ("cls" if has_cls else "feat")})
 
 
 def refuse_unused(context: click.Context, table: str) -> None:

@@ -19,7 +19,7 @@ import click
 from engine.analysis.names import TABLE_NAMES
 from engine.errors import SimtuiError, StudyError
 from engine.figures.names import FIGURE_NAMES
-from simtui.choices import choices, refuse_unused
+from simtui.choices import choices, complete, refuse_unused
 from simtui.lookalikes import use_lookalikes
 from simtui.safe_text import safe
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from engine.runs.study_folder import StudyFolder
 
 _FOLDER = click.Path(path_type=Path)
+_FORMAT = click.Choice(["csv", "tsv", "markdown", "latex", "parquet"])
 _POLICY = click.Choice(["ignore", "zeros", "ones"])
 
 
@@ -143,6 +144,70 @@ def new(folder: Path | None) -> None:
     _open([last_or_sample()], images=shown(str(folder)) if folder else "")
 
 
+@commands.command(
+    **examples(
+        "simtui compare timm:vit_base_patch16_224.augreg_in21k timm:resnet50.a1_in1k",
+        "simtui compare timm:vit_small_patch16_224.augreg_in1k=before.safetensors studies/isic2018/runs/RUN",
+        "simtui compare studies/a/runs/RUN/checkpoints/epoch-005.safetensors studies/a/runs/RUN --images data/ISIC2018",
+        "simtui compare bundled:supervised bundled:self-supervised --print",
+        "simtui compare A B --images photos --n 500 --measure rsa --measure procrustes -o map.csv",
+    )
+)
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--images", type=_FOLDER, help="A folder of images, as for simtui data.  [default: generated images]")
+@click.option("--n", type=click.IntRange(4), default=2048, show_default=True, help="Images compared, at most.")
+@click.option(
+    "--measure", "measures", metavar="NAME", multiple=True, help="One or several.  [default: linear_cka, debiased_cka]"
+)
+@click.option("--print", "prints", is_flag=True, help="Print the maps; so it is where there is no terminal.")
+@click.option("-o", "--output", type=_FOLDER, help="Write the maps into a file.")
+@click.option("--format", "file_format", type=_FORMAT, help="[default: by the file's name; else csv]")
+@click.option(
+    "--digits", type=click.IntRange(1, 17), default=4, show_default=True, help="markdown, latex: significant."
+)
+def compare(
+    first: str,
+    second: str,
+    images: Path | None,
+    n: int,
+    measures: tuple[str, ...],
+    prints: bool,
+    output: Path | None,
+    file_format: str | None,
+    digits: int,
+) -> None:
+    """Compare two checkpoints layer by layer, without a study: their map in the app, in print or in a file.
+
+    A and B are each the name of a backbone (timm:MODEL.TAG, open_clip:MODEL/TAG, bundled:NAME), the same with a local
+    file of its weights (NAME=FILE.safetensors), the folder of a run (its last weights), or a checkpoint in it. They may
+    be of different architectures. Each sees the same images in the same order, at its own size and with its own
+    normalisation; labels are of no matter. Rows are the layers of A, columns those of B. A pooling that only one of
+    them has is left out: CLS is never compared with Feat.
+
+    What was computed is kept in your cache, as the folder of a study: the same question again is answered at once.
+    Beside a file that it writes, FILE.sources.json holds the digests of both weights and of the images.
+    """
+    from engine.export import format_of
+    from engine.jobs.compare import DEFAULT_MEASURES, ComparisonRequest, parse_checkpoint, refuse_request
+    from simtui.comparing import compared, print_comparison, write_comparison
+
+    if file_format and output is None:
+        raise StudyError("--format", "is of a file", "add -o FILE, or leave it out")
+    request = ComparisonRequest(
+        parse_checkpoint(first), parse_checkpoint(second), images, n, measures or DEFAULT_MEASURES
+    )
+    refuse_request(request)
+    folder = compared(request)
+    if output is not None:
+        n_rows = write_comparison(folder, output, file_format or format_of(output), digits)
+        click.echo(f"wrote {n_rows} rows to {safe(output)}", err=True)
+    if prints or (output is None and not (sys.stdin.isatty() and sys.stdout.isatty())):
+        print_comparison(folder)
+    elif output is None:
+        _open([folder.path], first_view="map", is_remembered=False)
+
+
 @commands.command(**examples("simtui status studies/isic2018"))
 @click.argument("folder", type=_FOLDER)
 def status(folder: Path) -> None:
@@ -184,7 +249,7 @@ def stop(folder: Path, now: bool) -> None:
 @click.option(
     "--format",
     "file_format",
-    type=click.Choice(["csv", "tsv", "markdown", "latex", "parquet"]),
+    type=_FORMAT,
     help="[default: by the file's name, .csv .tsv .md .tex .parquet; else csv]",
 )
 @click.option(
@@ -206,14 +271,13 @@ def export(
     Beside a file that it writes, FILE.sources.json holds the options, the notes and the digests of what it was made
     from.
     """
-    from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
     from engine.analysis.tables import table_of
     from engine.export import format_of, to_bytes, write_table
     from engine.sources import write_sources
 
     refuse_unused(context, table)
-    chosen["layer"] = chosen["layer"] or MEAN_OF_LAYERS
-    options, study = TableOptions(**chosen), _study_folder(folder)
+    study = _study_folder(folder)
+    options = complete(chosen, study)
     file_format = file_format or (format_of(output) if output else "csv")
     if output is None and file_format == "parquet" and sys.stdout.isatty():
         raise StudyError("parquet", "is not for a terminal", "add -o FILE")
@@ -253,11 +317,10 @@ def figures(
 
     What the study has nothing for is skipped, with the reason. Exit code 2 where nothing could be drawn.
     """
-    from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
     from simtui.figures import report_figures
 
-    chosen["layer"] = chosen["layer"] or MEAN_OF_LAYERS
-    sys.exit(report_figures(_study_folder(folder), output, TableOptions(**chosen), only, formats, dpi))
+    study = _study_folder(folder)
+    sys.exit(report_figures(study, output, complete(chosen, study), only, formats, dpi))
 
 
 @commands.command(**examples("simtui demo", "simtui demo --out /tmp/demo --no-open"))
@@ -416,7 +479,9 @@ def _study_folder(path: Path) -> StudyFolder:
     return folder
 
 
-def _open(studies: list[Path], images: str | None = None) -> None:
+def _open(
+    studies: list[Path], images: str | None = None, first_view: str | None = None, is_remembered: bool = True
+) -> None:
     from simtui.served import end_with_server, is_served
 
     for path in studies:
@@ -436,9 +501,10 @@ def _open(studies: list[Path], images: str | None = None) -> None:
     from simtui.remembered import Memory
 
     keymap = read_keys(keys_path())
-    remember(studies[0])
+    if is_remembered:
+        remember(studies[0])
     gc.freeze()  # what is loaded stays: looking through it for garbage stops the keys for 60 ms, again and again
-    app = SimtuiApp(studies, memory=Memory(), keymap=keymap, images=images)
+    app = SimtuiApp(studies, memory=Memory(), keymap=keymap, images=images, first_view=first_view)
     app.run()
     sys.exit(app.return_code)
 

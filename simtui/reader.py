@@ -54,6 +54,11 @@ class Snapshot:
     progress: StudyProgress | None = None
     error: SimtuiError | None = None
 
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it is of two checkpoints that are compared, and of no training."""
+        return bool(self.records) and all(record.is_comparison for record in self.records)
+
     def has_run(self, run_id: str | None) -> bool:
         """Whether a run is there, damaged or not."""
         return self.record(run_id) is not None or any(broken.run_id == run_id for broken in self.damaged)

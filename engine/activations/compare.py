@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from engine.activations.store import block_number, remake_activations
+from engine.activations.store import layers_in_order, remake_activations
 from engine.errors import ShapeError
 from engine.hdf5 import Reader, open_arrays
 from engine.measures import CkaAccumulator
@@ -59,7 +59,7 @@ def _check_same_images(files: list[tuple[Path, Reader]]) -> None:
 
 
 def _layers(path: Path, file: Reader, pooling: str) -> list[str]:
-    layers = sorted(file.names("/layers"), key=block_number)
+    layers = layers_in_order(file)
     known = file.names(f"/layers/{layers[0]}") if layers else ()
     if pooling not in known:
         has = f"has {', '.join(known)}" if known else "holds no layers"

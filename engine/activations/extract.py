@@ -1,4 +1,4 @@
-"""Takes the outputs of every block for a set of images in one pass; knows nothing of files."""
+"""Takes the outputs of every layer for a set of images in one pass; knows nothing of files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,6 @@ from engine.errors import NonFiniteError
 
 BATCH_SIZE = 128
 Progress = Callable[[int, int], None]
-
-
-def layer_names(info: BackboneInfo) -> tuple[str, ...]:
-    """The names of the blocks, first to last."""
-    return tuple(f"blocks.{i}" for i in range(info.n_blocks))
 
 
 def standardised(images: Tensor, info: BackboneInfo) -> Tensor:
@@ -48,13 +43,16 @@ def extract(
     *,
     layer_rows: np.ndarray | None = None,
     progress: Progress | None = None,
+    as_computed: bool = False,
 ) -> Activations:
-    """Embeds all images of a cache; keeps the pooled outputs of every block for some of them.
+    """Embeds all images of a cache; keeps the pooled outputs of every layer for some of them.
 
     Always in eval mode and float32: activations of two models are compared, so neither may be rounded more.
 
     Args:
-        layer_rows: `(m,)` rows, in increasing order, whose block outputs are kept; None for none.
+        as_computed: the layers stay float32; else they are rounded as they are stored. Rounding costs nothing that is
+            seen unless a layer hardly differs between images beside a large mean.
+        layer_rows: `(m,)` rows, in increasing order, whose layer outputs are kept; None for none.
     Returns:
         `embedding` of all `n` images; `pooled` of the `m`; `ids` of all.
     Raises:
@@ -66,7 +64,7 @@ def extract(
     if layer_rows is not None:
         wanted[layer_rows] = True
     embeddings: list[np.ndarray] = []
-    kept: dict[str, list[np.ndarray]] = {}
+    kept: dict[str, list[list[np.ndarray]]] = {}
     was_training = backbone.training
     backbone.eval()
     for start, batch in _batches(cache.pixels, info, next(backbone.parameters()).device):
@@ -76,17 +74,21 @@ def extract(
             embedding = outputs.embedding
             chosen = torch.from_numpy(np.flatnonzero(mask)).to(batch.device)
             for pooling in info.poolings:
-                values: Tensor = getattr(outputs, pooling)
-                kept.setdefault(pooling, []).append(values[:, chosen].float().cpu().numpy())
+                values: tuple[Tensor, ...] = getattr(outputs, pooling)
+                parts = kept.setdefault(pooling, [[] for _ in values])
+                for part, layer in zip(parts, values, strict=True):
+                    part.append(layer[chosen].float().cpu().numpy())
         else:
             embedding = backbone(batch)
         embeddings.append(embedding.float().cpu().numpy())
         if progress:
             progress(min(start + len(batch), len(ids)), len(ids))
     backbone.train(was_training)
-    pooled = {pooling: np.concatenate(parts, axis=1) for pooling, parts in kept.items()}
-    found = Activations(ids, np.concatenate(embeddings), layer_names(info) if pooled else (), pooled)
+    pooled = {pooling: tuple(map(np.concatenate, parts)) for pooling, parts in kept.items()}
+    found = Activations(ids, np.concatenate(embeddings), info.layers if pooled else (), pooled)
     _check_finite(found, np.flatnonzero(wanted))
+    if as_computed:
+        return found
     return Activations(found.ids, found.embedding, found.layers, {p: as_stored(v) for p, v in pooled.items()})
 
 

@@ -6,6 +6,7 @@ The name of a file is the digest of everything that decides its content, so runs
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,23 +16,25 @@ import numpy as np
 
 from engine.errors import DamagedError
 from engine.files import digest
-from engine.hdf5 import NamedArray, open_arrays, write_arrays
+from engine.hdf5 import NamedArray, Reader, open_arrays, write_arrays
 
 _log = logging.getLogger(__name__)
+_ORDER = "layer"
 
 
 @dataclass(frozen=True)
 class Activations:
     """What a backbone makes of `n` images.
 
-    `embedding` is `(n, d_embedding)` float32: what a classifier sits on. `pooled[pooling]` is `(n_layers, n, d)`: the
-    output of every block, one vector an image (`cls` or `feat`), in the type that is stored.
+    `embedding` is `(n, d_embedding)` float32: what a classifier sits on. `pooled[pooling]` are the outputs of the
+    layers, one vector an image (`cls` or `feat`), each `(n, d_i)`: the blocks of a transformer are of one width, the
+    stages of other networks are not. All are in the type that is stored.
     """
 
     ids: tuple[str, ...]
     embedding: np.ndarray
     layers: tuple[str, ...] = ()
-    pooled: Mapping[str, np.ndarray] = field(default_factory=dict)
+    pooled: Mapping[str, tuple[np.ndarray, ...]] = field(default_factory=dict)
 
 
 def remake_activations(path: Path) -> str:
@@ -39,10 +42,10 @@ def remake_activations(path: Path) -> str:
     return f"rm {shlex.quote(str(path))} && simtui run {shlex.quote(str(path.parent.parent))}"
 
 
-def as_stored(values: np.ndarray) -> np.ndarray:
-    """float16 (it costs similarity ≤ 6e-6), or float32 where a value would overflow it."""
-    overflows = np.abs(values).max(initial=0.0) > np.finfo(np.float16).max
-    return values.astype(np.float32 if overflows else np.float16)
+def as_stored(layers: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
+    """float16 (it costs similarity ≤ 6e-6), or float32 where a value of any layer would overflow it."""
+    overflows = any(np.abs(values).max(initial=0.0) > np.finfo(np.float16).max for values in layers)
+    return tuple(values.astype(np.float32 if overflows else np.float16) for values in layers)
 
 
 def activation_key(weights_sha256: str, images_digest: str, preprocessing: Sequence[object]) -> str:
@@ -82,13 +85,12 @@ class ActivationStore:
         remake = remake_activations(path)
         with open_arrays(path, remake) as file:
             stored_ids = file.strings("/image")
-            layers = tuple(sorted(file.names("/layers"), key=block_number))
+            layers = layers_in_order(file)
             poolings = file.names(f"/layers/{layers[0]}") if layers else ()
-            pooled = {p: np.stack([file.array(f"/layers/{layer}/{p}") for layer in layers]) for p in poolings}
+            pooled = {p: tuple(file.array(f"/layers/{layer}/{p}") for layer in layers) for p in poolings}
             found = Activations(stored_ids, file.array("/embedding"), layers, pooled)
-        if stored_ids != tuple(ids) or any(
-            len(values) != len(ids) for values in (found.embedding, *(p[0] for p in pooled.values()))
-        ):
+        arrays = (found.embedding, *(values for layers_of in pooled.values() for values in layers_of))
+        if stored_ids != tuple(ids) or any(len(values) != len(ids) for values in arrays):
             raise DamagedError(str(path), "holds other images than its name says", remake)
         return found
 
@@ -107,22 +109,40 @@ class ActivationStore:
 
     def save(self, key: str, activations: Activations) -> None:
         """Writes the file of this key, whole."""
-        arrays = {
-            f"/layers/{layer}/{pooling}": NamedArray(values[i], ("image", "feature"))
-            for pooling, values in activations.pooled.items()
-            for i, layer in enumerate(activations.layers)
-        }
+        widths = {values.shape[1] for layers in activations.pooled.values() for values in layers}
+        arrays, scales = {}, {}
+        for pooling, layers in activations.pooled.items():
+            for layer, values in zip(activations.layers, layers, strict=True):
+                scale = "feature" if len(widths) == 1 else f"feature_{layer}"  # a dimension has one length
+                arrays[f"/layers/{layer}/{pooling}"] = NamedArray(values, ("image", scale))
+                scales[scale] = np.arange(values.shape[1], dtype=np.int32)
         arrays["/embedding"] = NamedArray(activations.embedding, ("image", "embedding_feature"))
         coordinates = {
             "image": np.array(activations.ids),
             "embedding_feature": np.arange(activations.embedding.shape[1], dtype=np.int32),
+            **scales,
         }
-        for values in activations.pooled.values():
-            coordinates["feature"] = np.arange(values.shape[2], dtype=np.int32)
+        if activations.layers:
+            coordinates[_ORDER] = np.array(activations.layers)
         write_arrays(self.path(key), arrays, coordinates, {"kind": "activations", "key": key})
+
+
+def layers_in_order(file: Reader) -> tuple[str, ...]:
+    """The layers of an open file, first to last: as it says itself, or by number in files that do not.
+
+    Raises:
+        DamagedError: it says other layers than it holds.
+    """
+    held = file.names("/layers")
+    if _ORDER not in file.names("/"):
+        return tuple(sorted(held, key=block_number))
+    said = file.strings(f"/{_ORDER}")
+    if sorted(said) != sorted(held):
+        raise DamagedError(str(file.path), "holds other layers than it says", remake_activations(file.path))
+    return said
 
 
 def block_number(layer: str) -> tuple[int, str]:
     """Sorts layers by the number at the end of their names."""
-    digits = layer.rpartition(".")[2]
-    return (int(digits) if digits.isdecimal() else -1, layer)
+    digits = re.search(r"\d*$", layer)
+    return (int(digits[0]) if digits and digits[0] else -1, layer)

@@ -15,7 +15,7 @@ from engine.errors import DamagedError, StudyError
 from engine.finetune.methods import method_of
 from engine.jobs.plan import notes_of
 from engine.quality.attention import map_correlation, map_overlap
-from engine.runs.attention_maps import ATTENTION_FILE, DOMAINS, AttentionMaps, read_attention
+from engine.runs.attention_maps import ATTENTION_FILE, DOMAINS, AttentionMaps, read_attention, refuse_stages
 from engine.runs.record import RunRecord, State, is_remade_here, remake_run
 from engine.runs.study_folder import StudyFolder
 
@@ -64,9 +64,10 @@ def study_attention(folder: StudyFolder, record: RunRecord) -> tuple[AttentionMa
     Both are one object where the run's method trains no backbone.
 
     Raises:
-        StudyError: the run is not done, none were kept, or they were freed.
+        StudyError: the run is not done, none were kept, they were freed, or its backbone has none.
         DamagedError: a file is damaged, or holds other images than the other.
     """
+    refuse_stages(record)
     if record.state is not State.DONE:
         problem = f"is {record.state}: its attention maps are made at its last epoch"
         raise StudyError(record.run_id, problem, f"{_run(folder)} goes on with it")

@@ -12,7 +12,7 @@ from engine.analysis.options import TableOptions
 from engine.analysis.study_data import RunData, StudyData, group_columns, grouped
 from engine.analysis.table import Cell, Table
 from engine.analysis.trajectory import spread_cells, spread_columns
-from engine.runs.attention_maps import DOMAINS, metric_name
+from engine.runs.attention_maps import DOMAINS, NONE_IN_STAGES, metric_name
 
 NO_MAPS = "this study keeps no attention maps: set attention.n"
 _NO_METRICS = (
@@ -60,7 +60,7 @@ def attention_table(data: StudyData, options: TableOptions) -> Table:
         *group_columns(options.by), "layer", "domain", "pooling", "n_runs",
         *spread_columns([column for column, _, _ in _QUANTITIES]),
     )  # fmt: skip
-    notes = (*_NOTES, *_images(data)) if rows else _why_none(data)
+    notes = (*_NOTES, *_images(data), *_without(data)) if rows else _why_none(data)
     return Table("attention", columns, tuple(rows), (*notes, *data.notes(finals_only=True)))
 
 
@@ -103,7 +103,16 @@ def _images(data: StudyData) -> tuple[str, ...]:
     )
 
 
+def _without(data: StudyData) -> tuple[str, ...]:
+    """The backbones that have no attention."""
+    done = [run.record for run in data.done]
+    names = dict.fromkeys(each.spec.backbone.name for each in done if each.provenance.layer_kind == "stages")
+    return tuple(f"left out: {name}: {NONE_IN_STAGES}" for name in names)
+
+
 def _why_none(data: StudyData) -> tuple[str, ...]:
     if not data.done:
         return ()
+    if all(run.record.provenance.layer_kind == "stages" for run in data.done):
+        return _without(data)
     return (_NO_METRICS if any(run.record.spec.attention_n for run in data.done) else NO_MAPS,)

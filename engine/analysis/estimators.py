@@ -30,6 +30,7 @@ def caution(record: RunRecord, measure: str, probe: str = "target") -> str:
     """Why a similarity of this run says too much (`linear CKA (biased) is inflated: …`); empty where it does not."""
     provenance = record.provenance
     n, d = provenance.n_probe if probe == "target" else provenance.n_origin_probe, provenance.n_features
+    d = max(d, record.reference.n_features) if record.reference else d
     said = MEASURES[measure].caution(n, d) if measure in MEASURES and n and d else None
     return f"{said} on the {probe} images" if said and probe != "target" else said or ""
 

@@ -24,6 +24,8 @@ def heatmap_table(
 ) -> Table:
     """One row a pair of layers: `layer_ref` of the pre-trained model, `layer` of the run's model.
 
+    Of two checkpoints that are compared `layer_ref` is of the first, `layer` of the second.
+
     Args:
         sure: adds the interval of each cell and what unrelated layers would score; of the same similarity and epoch.
     Raises:
@@ -40,14 +42,14 @@ def heatmap_table(
     columns = [matrices[epoch], *((sure.low, sure.high, sure.null_mean, sure.null_high) if sure else ())]
     rows = tuple(
         (epoch, reference, layer, *(None if math.isnan(each[i, j]) else float(each[i, j]) for each in columns))
-        for i, reference in enumerate(results.layers)
+        for i, reference in enumerate(results.rows)
         for j, layer in enumerate(results.layers)
     )
     return Table(
         "heatmap",
         ("epoch", "layer_ref", "layer", column_of(key), *(_SURE if sure else ())),
         rows,
-        (*notes_on([record], [key.measure], key.probe), *(sure.notes if sure else ()), UNDEFINED),
+        (*_whose(record), *notes_on([record], [key.measure], key.probe), *(sure.notes if sure else ()), UNDEFINED),
     )
 
 
@@ -62,7 +64,7 @@ def compared_heatmap_table(
         StudyError: one of them has no such similarity or epoch, or their layers have not the same names.
     """
     (record, results), (other, other_results) = run, pinned
-    if results.layers != other_results.layers:
+    if (results.rows, results.layers) != (other_results.rows, other_results.layers):
         raise StudyError(
             f"{record.run_id} and {other.run_id}",
             "their layers have not the same names",
@@ -78,6 +80,18 @@ def compared_heatmap_table(
     columns = ("run", *mine.columns, "pinned_run", "pinned_epoch", f"{name}_pinned", f"{name}_difference")
     notes = (*notes_on([record, other], [key.measure], key.probe), UNDEFINED, "difference: run minus pinned_run")
     return replace(mine, columns=columns, rows=rows, notes=notes)
+
+
+def _whose(record: RunRecord) -> tuple[str, ...]:
+    """Of two checkpoints which is in the rows and which in the columns."""
+    first, second = record.reference, record.provenance
+    if first is None:
+        return ()
+    return (
+        f"layer_ref: of {first.checkpoint} ({first.input_size} pixels, SHA-256 {first.weights_sha256[:12]})",
+        f"layer: of {second.weights_checkpoint} ({second.input_size} pixels, SHA-256 {second.weights_sha256[:12]})",
+        f"images: {second.n_probe} of {second.dataset_path}" + (", generated" if second.dataset_is_synthetic else ""),
+    )
 
 
 def _minus(value: Cell, other: Cell) -> float | None:

@@ -41,8 +41,13 @@ class RunData:
 
     @classmethod
     def of(cls, record: RunRecord, results: Results) -> RunData:
-        """What tables need of the results of a run."""
-        diagonal = {key: np.diagonal(maps, axis1=1, axis2=2).copy() for key, maps in results.similarity.items()}
+        """What tables need of the results of a run; where rows and columns are other layers, no diagonal means any."""
+        has_diagonal = results.rows == results.layers
+        absent = np.full((results.n_epochs, len(results.layers)), np.nan, np.float32)
+        diagonal = {
+            key: np.diagonal(maps, axis1=1, axis2=2).copy() if has_diagonal else absent
+            for key, maps in results.similarity.items()
+        }
         return cls(record, results.layers, diagonal, results.quality, results.layer_quality)
 
     @property

@@ -43,7 +43,14 @@ def table_of(folder: StudyFolder, name: str, options: TableOptions) -> Table:
     """
     if name not in TABLES:
         raise StudyError(name, "no such table", f"choose one of {', '.join(TABLES)}")
+    if folder.study.study.kind == "comparison" and name not in OF_COMPARISONS:
+        problem = f"{folder.path} holds a comparison of two checkpoints, in which nothing was trained"
+        raise StudyError(name, problem, f"choose one of {', '.join(OF_COMPARISONS)}")
     return TABLES[name](folder, options)
+
+
+# What there is to say of two checkpoints.
+OF_COMPARISONS = ("runs", "heatmap")
 
 
 def _runs(folder: StudyFolder, options: TableOptions) -> Table:

@@ -27,7 +27,7 @@ def load_backbone(name: str, *, weights: Path | None = None, input_size: int | N
         input_size: height and width in pixels. Position embeddings are resized by the library's own code. The default
             is that of the pre-training, but 224 for DINOv2.
     Raises:
-        StudyError: the name is malformed or unknown, it is not a ViT, or the input size does not suit it.
+        StudyError: the name is malformed or unknown, its layers cannot be read, or the input size does not suit it.
         WeightsError: the weights are missing, are a pickle, hold values that are not finite, or do not fit.
         DamagedError: the weights file is cut short.
     """

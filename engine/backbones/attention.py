@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from engine.backbones.backbone import Backbone
 from engine.errors import StudyError
+from engine.runs.attention_maps import NONE_IN_STAGES
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def attention_of(backbone: Backbone, images: Tensor) -> BlockAttention:
     Raises:
         StudyError: the blocks of this backbone do not give their attention.
     """
+    if backbone.info.layer_kind == "stages":
+        raise _unsupported(backbone, NONE_IN_STAGES)
     n_prefix, has_cls = backbone.n_prefix_tokens, "cls" in backbone.info.poolings
     found: list[tuple[Tensor, ...]] = []
 

@@ -47,6 +47,8 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     )
 
 
-def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
+def without_weights(
+    name: BackboneName, device: str = "meta", input_size: int | None = None
+) -> tuple[Backbone, tuple[str, str]]:
     """The backbone as it ships, on the CPU whatever is asked: it is small. Its weights lie in no hub."""
-    return load(name, None, None), ("", "")
+    return load(name, None, input_size), ("", "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engine.backbones.bundled_places import bundled_places
 from engine.backbones.names import paradigm_of
@@ -21,10 +21,12 @@ class BackboneFacts:
     """A backbone without its weights.
 
     Args:
-        n_features: width of a block's output, and of the embedding.
+        n_blocks: layers whose outputs are compared: blocks, or stages where there are no heads and patches.
+        n_features: width of the embedding, and of a block's output.
         n_parameters: of the image tower without a head: what is trained and kept.
         n_poolings: 2 where there is a CLS token, else 1.
         repository, filename: where the weights lie in the hub; empty for bundled ones.
+        widths: of the layers' outputs, where they differ from that of the embedding.
     """
 
     name: str
@@ -37,6 +39,24 @@ class BackboneFacts:
     n_poolings: int = 2
     repository: str = ""
     filename: str = ""
+    widths: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, answer: dict[str, Any]) -> BackboneFacts:
+        """What `engine.jobs.describe` has printed as JSON."""
+        return cls(**{**answer, "widths": tuple(answer["widths"])})
+
+    @property
+    def n_values(self) -> int:
+        """What all layers together give of an image, by each pooling."""
+        return sum(self.widths) or self.n_blocks * self.n_features
+
+    @property
+    def shape(self) -> str:
+        """Its layers in words."""
+        if self.widths:
+            return f"{self.n_blocks} stages of {min(self.widths)} to {max(self.widths)} features, no CLS, no attention"
+        return f"{self.n_blocks} blocks, {self.n_features} features, {self.n_patches} patches"
 
     @property
     def paradigm(self) -> str:

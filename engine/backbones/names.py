@@ -117,9 +117,9 @@ _TIMM_PARADIGMS = (
     ("image-text", r"clip|siglip|webli|\.pali|aimv2|beit3|vit_pe_|tips"),
     (
         "self-supervised",
-        r"dino|\.mae|ijepa|beit|\.mim|m30m|eva_large",
+        r"dino|\.(fc)?mae|\.seer|ijepa|beit|\.mim|m30m|eva_large",
     ),  # EVA masks images, though its targets are of CLIP
-    ("supervised", r"in1k|in12k|in21k|in22k"),
+    ("supervised", r"in1k|in12k|in21k|in22k|inw21k"),
 )
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from engine.backbones import timm_family
 from engine.backbones import weights as weight_files
 from engine.backbones.backbone import Backbone, BackboneInfo
-from engine.backbones.names import FAMILIES, BackboneName, unknown_model
+from engine.backbones.names import FAMILIES, BackboneName, parse_name, unknown_model
 from engine.backbones.torchvision_guard import guard
 from engine.backbones.weights import WeightsFile
 from engine.errors import StudyError
@@ -31,31 +31,32 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     """See `engine.backbones.load_backbone`."""
     config = _config(name)
     size = _size(name, input_size)
+    create = partial(_create, name, size, bool(config.get("quick_gelu")))
+    known = timm_family.known_of(name, size, config["mean"], config["std"])
+    with torch.device("meta"):
+        wrap(create(), create, **known)  # what cannot be read is said before any weights are asked for
     if weights:
         file = weight_files.local_file(weights)
     else:
         repository, _, filename = config["hf_hub"].rpartition("/")
         file = weight_files.hub_file(repository, filename or "open_clip_model.safetensors", f'backbone "{name}"')
-    create = partial(_create, name, size, bool(config.get("quick_gelu")))
     clip = create()
     load_image_tower(clip, file, str(name))
-    return wrap(
-        clip,
-        create,
-        **timm_family.known_of(name, size, config["mean"], config["std"], file),
-    )
+    return wrap(clip, create, **known | timm_family.origin_of(file))
 
 
-def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
-    """The backbone at its own size, and where its weights lie in the hub: (repository, file).
+def without_weights(
+    name: BackboneName, device: str = "meta", input_size: int | None = None
+) -> tuple[Backbone, tuple[str, str]]:
+    """The backbone at its own size or another, and where its weights lie in the hub: (repository, file).
 
     Args:
         device: "meta" for no memory at all; on any other, its weights are random.
     Raises:
-        StudyError: the name is unknown, or not of a ViT.
+        StudyError: the name is unknown, or its layers cannot be read.
     """
     config = _config(name)
-    size = _size(name, None)
+    size = _size(name, input_size)
     create = partial(_create, name, size, bool(config.get("quick_gelu")))
     with torch.device(device):
         clip = create()
@@ -100,11 +101,13 @@ def wrap(clip: Any, create: Callable[[], Any], **known: Any) -> Backbone:
         return _without_projection(create().visual)
 
     tower = _without_projection(clip.visual)
-    if hasattr(tower, "num_prefix_tokens"):  # of timm
-        return timm_family.wrap(tower, create_tower, **known)
+    if hasattr(clip.visual, "trunk"):
+        is_vit = timm_family.is_vit(_vision_config(parse_name(known["name"]))["timm_model_name"])
+        return (timm_family.wrap if is_vit else timm_family.wrap_stages)(tower, create_tower, **known)
     blocks = tower.transformer.resblocks
-    info = BackboneInfo(n_blocks=len(blocks), n_features=tower.ln_post.normalized_shape[0], **known)
-    return Backbone(tower, info, blocks=blocks, n_prefix_tokens=1, has_cls=True, create=create_tower)
+    width = tower.ln_post.normalized_shape[0]
+    info = BackboneInfo(**timm_family.blocks_of(len(blocks), width), n_features=width, **known)
+    return Backbone(tower, info, blocks=blocks, create=create_tower, n_prefix_tokens=1, has_cls=True)
 
 
 def _without_projection(visual: Any) -> Any:
@@ -124,9 +127,9 @@ def _config(name: BackboneName) -> Any:
     if name.in_library not in known:
         raise unknown_model(name, known)
     vision = _vision_config(name)
-    timm_model = vision.get("timm_model_name")
-    if isinstance(vision.get("layers"), list) or (timm_model and not timm_family.is_vit(timm_model)):
-        raise timm_family.not_a_vit(name)
+    if isinstance(vision.get("layers"), list):
+        problem = "is a ResNet of open_clip, whose attention pool projects at once: there is no embedding before it"
+        raise StudyError(f'backbone "{name}"', problem, 'take it from timm, such as "timm:resnet50_clip.openai"')
     if vision.get("attentional_pool"):
         problem = "pools its tokens by attention inside the image tower (CoCa), which simtui does not read"
         raise StudyError(f'backbone "{name}"', problem, f'name another, such as "{FAMILIES[name.family].example}"')

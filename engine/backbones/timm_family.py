@@ -1,4 +1,6 @@
-"""Builds the vision transformers of timm as `Backbone`s; knows nothing of where weight files come from.
+"""Builds the networks of timm as `Backbone`s; knows nothing of where weight files come from.
+
+The layers of a ViT are its blocks, those of any other network its stages: see `engine.backbones.stages`.
 
 The embedding is the model's own `forward_head(pre_logits=True)`: its pooling and final norm, without its classifier.
 """
@@ -13,17 +15,19 @@ from typing import Any
 import torch
 from torch import nn
 
+from engine.backbones import stages
 from engine.backbones import weights as weight_files
 from engine.backbones.backbone import Backbone, BackboneInfo
-from engine.backbones.names import FAMILIES, BackboneName, paradigm_of, unknown_model
+from engine.backbones.names import BackboneName, paradigm_of, unknown_model
 from engine.backbones.torchvision_guard import guard
 from engine.backbones.weights import WeightsFile
-from engine.errors import StudyError
+from engine.errors import StudyError, WeightsError
 
-# Their models keep one sequence of tokens through all blocks; the other architectures of timm do not.
+# Their models keep one sequence of tokens through all blocks; of the other architectures of timm the stages are read.
 _TOKEN_MODULES = {
     f"timm.models.{each}" for each in ("beit", "deit", "eva", "vision_transformer", "vision_transformer_hybrid")
 }
+_CLASSIFIERS = ("head", "fc", "classifier", "head.fc")
 
 
 def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Backbone:
@@ -31,53 +35,55 @@ def load(name: BackboneName, weights: Path | None, input_size: int | None) -> Ba
     config = _config(name)
     size = _default_size(name, config.input_size[-1]) if input_size is None else input_size
     blank = _blank(name, size, config.input_size[-1])
+    known = known_of(name, size, config.mean, config.std)
     if weights:
         file = weight_files.local_file(weights)
     else:
+        if config.hf_hub_id is None:
+            problem = "timm names no file of its weights in the hub"
+            raise WeightsError(f'backbone "{name}"', problem, f"fetch {config.url}, and give it as weights")
         filename = config.hf_hub_filename or "model.safetensors"
         file = weight_files.hub_file(config.hf_hub_id, filename, f'backbone "{name}"')
     _check_patches(file, name, blank)
-    model = _load_strictly(file, name, size)
-    return wrap(
-        model,
-        partial(_create, name, size),
-        **known_of(name, size, config.mean, config.std, file),
-    )
+    model = _load_strictly(file, name, size, config.classifier)
+    return _wrapper(name)(model, partial(_create, name, size), **known | origin_of(file))
 
 
-def without_weights(name: BackboneName, device: str = "meta") -> tuple[Backbone, tuple[str, str]]:
-    """The backbone at its default size, and where its weights lie in the hub: (repository, file).
+def without_weights(
+    name: BackboneName, device: str = "meta", input_size: int | None = None
+) -> tuple[Backbone, tuple[str, str]]:
+    """The backbone at its default size or another, and where its weights lie in the hub: (repository, file).
 
     Args:
         device: "meta" for no memory at all; on any other, its weights are random.
     Raises:
-        StudyError: the name is unknown, or not of a ViT.
+        StudyError: the name is unknown, or its layers cannot be read.
     """
     config = _config(name)
-    size = _default_size(name, config.input_size[-1])
+    size = input_size or _default_size(name, config.input_size[-1])
     with torch.device(device):
         model = _create(name, size)
-    backbone = wrap(
-        model,
-        partial(_create, name, size),
-        **known_of(name, size, config.mean, config.std),
-    )
-    return backbone, (config.hf_hub_id, config.hf_hub_filename or "model.safetensors")
+    known = known_of(name, size, config.mean, config.std)
+    backbone = _wrapper(name)(model, partial(_create, name, size), **known)
+    return backbone, (config.hf_hub_id or "", config.hf_hub_filename or "model.safetensors")
 
 
-def known_of(
-    name: BackboneName, size: int, mean: Sequence[float], std: Sequence[float], file: WeightsFile | None = None
-) -> dict[str, Any]:
-    """The fields of `BackboneInfo` that a model does not tell.
-
-    Args:
-        file: of its weights; None where they are random.
-    """
+def known_of(name: BackboneName, size: int, mean: Sequence[float], std: Sequence[float]) -> dict[str, Any]:
+    """The fields of `BackboneInfo` that a model does not tell; of weights that are random."""
     return {
         "name": str(name), "family": name.family, "paradigm": paradigm_of(name), "input_size": size,
-        "mean": tuple(mean), "std": tuple(std),
-        "weights_source": file.source if file else "", "weights_sha256": file.sha256 if file else None,
+        "mean": tuple(mean), "std": tuple(std), "weights_source": "", "weights_sha256": None,
     }  # fmt: skip
+
+
+def origin_of(file: WeightsFile) -> dict[str, Any]:
+    """The fields of `BackboneInfo` that say where the weights are from."""
+    return {"weights_source": file.source, "weights_sha256": file.sha256}
+
+
+def blocks_of(n_blocks: int, width: int) -> dict[str, Any]:
+    """The fields of `BackboneInfo` that tell the blocks of a transformer."""
+    return {"layers": tuple(f"blocks.{i}" for i in range(n_blocks)), "widths": (width,) * n_blocks}
 
 
 def wrap(model: Any, create: Callable[[], nn.Module], **known: Any) -> Backbone:
@@ -89,13 +95,39 @@ def wrap(model: Any, create: Callable[[], nn.Module], **known: Any) -> Backbone:
     """
     has_cls = model.cls_token is not None
     info = BackboneInfo(
-        n_blocks=len(model.blocks),
+        **blocks_of(len(model.blocks), model.embed_dim),
         n_features=model.num_features,
         poolings=("cls", "feat") if has_cls else ("feat",),
         **known,
     )
     prefix = model.num_prefix_tokens  # CLS, distillation token, registers
-    return Backbone(model, info, blocks=model.blocks, n_prefix_tokens=prefix, has_cls=has_cls, create=create)
+    return Backbone(model, info, blocks=model.blocks, create=create, n_prefix_tokens=prefix, has_cls=has_cls)
+
+
+def wrap_stages(model: Any, create: Callable[[], nn.Module], **known: Any) -> Backbone:
+    """A `Backbone` around any other network of timm, without a classifier.
+
+    Args:
+        create, known: as `wrap`.
+    Raises:
+        StudyError: timm names no stages of it, they give no maps, or the input size does not suit it.
+    """
+    with torch.device("meta"):
+        found = stages.read_stages(create(), known["input_size"], f'backbone "{known["name"]}"')
+    info = BackboneInfo(
+        layers=found.names,
+        widths=found.widths,
+        n_features=found.n_features,
+        poolings=("feat",),
+        layer_kind="stages",
+        **known,
+    )
+    blocks = [model.get_submodule(each) for each in found.names]
+    return Backbone(model, info, blocks=blocks, create=create, positions=found.positions)
+
+
+def _wrapper(name: BackboneName) -> Callable[..., Backbone]:
+    return wrap if is_vit(name.model) else wrap_stages
 
 
 def _config(name: BackboneName) -> Any:
@@ -105,8 +137,6 @@ def _config(name: BackboneName) -> Any:
 
     if name.in_library not in (known := timm.list_pretrained()):
         raise unknown_model(name, known)
-    if not is_vit(name.model):
-        raise not_a_vit(name)
     return timm.get_pretrained_cfg(name.in_library)
 
 
@@ -115,14 +145,6 @@ def is_vit(model: str) -> bool:
     import timm
 
     return timm.model_entrypoint(model).__module__ in _TOKEN_MODULES
-
-
-def not_a_vit(name: BackboneName) -> StudyError:
-    """The error for an architecture whose layers have no tokens to pool."""
-    example = FAMILIES[name.family].example
-    return StudyError(
-        f'backbone "{name}"', "not a ViT: its layers are not blocks of tokens", f'name a ViT, such as "{example}"'
-    )
 
 
 def multiple_of_patch(name: BackboneName, size: int, patch_size: int) -> None:
@@ -146,33 +168,48 @@ def _default_size(name: BackboneName, native: int) -> int:
 def _create(name: BackboneName, size: int, n_classes: int = 0, **kwargs: Any) -> Any:
     import timm
 
-    return timm.create_model(name.in_library, num_classes=n_classes, img_size=size, **kwargs)
+    # Convolutions take images of any size, and refuse to be told one.
+    if is_vit(name.model) or _config(name).fixed_input_size:
+        kwargs["img_size"] = size
+    return timm.create_model(name.in_library, num_classes=n_classes, **kwargs)
 
 
 def _blank(name: BackboneName, size: int, native: int) -> Any:
     """The model without storage: what the request is checked against before any weights are read."""
     with torch.device("meta"):
         model = _create(name, native)
-    if size != native:
+    if not is_vit(name.model):
+        where = f'backbone "{name}"'
+        stages.read_stages(model, native, where)
+        if size != native:
+            stages.check_size(partial(_create, name), size, native, where)
+    elif size != native:
         multiple_of_patch(name, size, model.patch_embed.feat_ratio())
     return model
 
 
 def _check_patches(file: WeightsFile, name: BackboneName, model: Any) -> None:
     """timm resamples foreign patch kernels and position embeddings to fit, so a /32 file would load as a /16 model."""
-    needed = tuple(model.patch_embed.proj.weight.shape)
+    kernel = getattr(getattr(getattr(model, "patch_embed", None), "proj", None), "weight", None)
+    if kernel is None:
+        return
+    needed = tuple(kernel.shape)
     for key, shape in file.shapes.items():
         if key.endswith("patch_embed.proj.weight") and len(shape) == 4 and shape[2:] != needed[2:]:
             raise weight_files.foreign(file, str(name), f"{key} is {shape}, model needs {needed}")
 
 
-def _load_strictly(file: WeightsFile, name: BackboneName, size: int) -> Any:
+def _load_strictly(file: WeightsFile, name: BackboneName, size: int, classifier: str | tuple[str, ...]) -> Any:
     """The model with all of the file's weights and nothing else, its classifier removed.
 
     timm loads strictly only where the number of classes agrees, so the model is built with the file's own classifier.
+
+    Args:
+        classifier: what timm calls it; the networks' authors have names of their own, which timm translates.
     """
-    classifier = file.shapes.get("head.weight", ())
-    n_classes = classifier[0] if classifier else 0
+    own = (classifier,) if isinstance(classifier, str) else classifier or ()
+    heads = [file.shapes[key] for each in (*own, *_CLASSIFIERS) if (key := f"{each}.weight") in file.shapes]
+    n_classes = heads[0][0] if heads else 0
     overlay = {"file": str(file.path), "num_classes": n_classes, "custom_load": False}
     try:
         model = _create(name, size, n_classes, pretrained=True, pretrained_cfg_overlay=overlay)

@@ -73,6 +73,37 @@ def read_origin(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
     return replace(manifest, warnings=(*manifest.warnings, *check_origin(manifest)))
 
 
+def read_images(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
+    """Reads the images of a dataset where labels are of no matter, all in the one split "test".
+
+    They are read as `read_origin` reads them where that can be done, so that those of each class have their share when
+    some are chosen; else every image file under the folder is taken, as of one class, and a warning says why.
+
+    Raises:
+        DataError: there is no such folder, or no image under it.
+        StudyError: an option names what is not there.
+    """
+    root = Path(os.path.realpath(path))
+    try:
+        found = _read(path, options)
+        return replace(found.manifest, items=tuple(replace(item, split="test") for item in found.items))
+    except DataError as error:
+        paths = sorted(walk(root, root, follow_links=options.follow_links)) if root.is_dir() else []
+        paths = [each for each in paths if each.suffix.lower() in FORMAT_OF_SUFFIX or is_dicom(each)]
+        if not paths:
+            raise
+        why = error.problem
+    names = [each.relative_to(root).as_posix() for each in paths]
+    entries = [Entry(id=name, path=name, label="image", split="test") for name in names]
+    hashes, skipped = _hash(root, entries, options.follow_links)
+    refuse_many_skipped(str(root), skipped, len(entries), options.max_skipped)
+    items = tuple(Item(each.id, each.path, 0, "test", hashes[each]) for each in entries if each in hashes)
+    return Manifest(
+        root, "images", ("image",), items, tuple(skipped), (root / SYNTHETIC_MARK).is_file(),
+        (f"taken as they lie, without labels: {why}",), decoding=Decoding(options.window, options.frame),
+    )  # fmt: skip
+
+
 class _Found:
     """A listing whose images have been hashed; splits are not drawn yet."""
 

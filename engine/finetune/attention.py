@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.activations.extract import centre_crop, layer_names, normalised
+from engine.activations.extract import centre_crop, normalised
 from engine.backbones.attention import BlockAttention, attention_of
 from engine.backbones.backbone import Backbone
 from engine.data.pixels import PixelCache
@@ -61,7 +61,7 @@ def attention_maps(
     return AttentionMaps(
         ids,
         domains,
-        layer_names(backbone.info),
+        backbone.info.layers,
         {pooling: _joined(parts, pooling).astype(np.float16) for pooling in poolings},
         {pooling: _joined(parts, f"{pooling}_entropy") for pooling in poolings},
         _joined(parts, "distance"),

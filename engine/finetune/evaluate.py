@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.data.options import Task
 from engine.errors import ShapeError, StudyError
 from engine.finetune.objective import task_loss
-from engine.measures import heatmap
+from engine.measures import MEASURES, heatmap
 from engine.measures.check import as_layer
 from engine.quality import QUALITY
 from engine.study import MeasureSection
@@ -99,11 +99,11 @@ def _of_findings(logits: Tensor, labels: np.ndarray) -> tuple[dict[str, float], 
     return found, torch.stack([1 - positive, positive], dim=1), labels[known]
 
 
-def layer_metrics(pooled: Mapping[str, np.ndarray], quality: Sequence[str]) -> dict[str, np.ndarray]:
-    """What a study asks for of every layer, from the outputs of the blocks on the probe images.
+def layer_metrics(pooled: Mapping[str, Sequence[np.ndarray]], quality: Sequence[str]) -> dict[str, np.ndarray]:
+    """What a study asks for of every layer, from the outputs of the layers on the probe images.
 
     Args:
-        pooled: pooling -> `(n_layers, n, d)`.
+        pooled: pooling -> its layers, each `(n, d_i)`.
         quality: names of `QUALITY`; those that need layers are computed.
     Returns:
         `{name}_{pooling}` -> `(n_layers,)` float64; NaN where a layer is constant over the images.
@@ -118,22 +118,29 @@ def layer_metrics(pooled: Mapping[str, np.ndarray], quality: Sequence[str]) -> d
     }
 
 
-def check_computable(pooled: Mapping[str, np.ndarray], measure: MeasureSection, domain: str = "target") -> None:
+def check_computable(
+    pooled: Mapping[str, Sequence[np.ndarray]], measure: MeasureSection, domain: str = "target"
+) -> None:
     """Computes everything that a study asks of the layers once, so that it fails before any training.
 
     Args:
         pooled: as `layer_metrics`.
         domain: whose images they are; the quality of layers is measured on those of "target" alone.
     Raises:
-        StudyError: names the measure or metric for which the probe images or the features are too few.
+        StudyError: names the measure or metric for which the probe images or the features are too few, or which cannot
+            compare layers of different widths.
     """
-    first = {pooling: layers[:1] for pooling, layers in pooled.items()}
+    # Of each width one layer: what a metric needs depends on n and d alone.
+    first = {pooling: list({each.shape[1]: each for each in layers}.values()) for pooling, layers in pooled.items()}
     more = {"target": "probe.n or the number of test images", "origin": "probe.origin_n or the number of origin images"}
 
     def similarity(name: str) -> None:
         for layers in first.values():
-            layer = as_layer(layers[0], "a layer")
-            heatmap([layer], [layer], name)
+            if MEASURES[name].needs_equal_widths and len(layers) > 1:
+                problem = f"matches features one by one; the layers have {', '.join(str(x.shape[1]) for x in layers)}"
+                raise StudyError(f'measure.similarity "{name}"', problem, "leave it out, or take ViTs alone")
+            for layer in layers:
+                heatmap([as_layer(layer, "a layer")], [as_layer(layer, "a layer")], name)
 
     for kind, names, compute in (
         ("similarity", measure.similarity, similarity),

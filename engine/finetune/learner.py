@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from engine.finetune.classifier import Classifier
 from engine.finetune.inputs import Inputs
 from engine.finetune.methods import method_of
 from engine.finetune.observe import Observation, logits_of, objective_of, observe, origin_embedding, train_loss
+from engine.finetune.optimiser import Depths
 from engine.finetune.recipes import make_recipe
 from engine.finetune.recipes.recipe import Recipe
 from engine.finetune.reference import Reference
@@ -98,7 +99,7 @@ class ImageLearner:
         self._objective = objective_of(spec, inputs)
         batches = _ImageBatches(inputs.splits["train"].pixels, info, spec.finetune, device)
         self._trainer = Trainer(
-            spec, self._recipe, self._objective, batches, n_blocks=info.n_blocks, precision=precision
+            spec, self._recipe, self._objective, batches, depths=_depths(backbone), precision=precision
         )
 
     @property
@@ -148,8 +149,9 @@ class FeatureLearner:
         features = torch.from_numpy(reference.embeddings["train"]).to(next(backbone.parameters()).device)
         self._head = _head(spec, reference, inputs).to(features.device)
         self._objective = objective_of(spec, inputs)
+        batches = _FeatureBatches(features)
         self._trainer = Trainer(
-            spec, Recipe(spec, self._head), self._objective, _FeatureBatches(features), n_blocks=0, precision="float32"
+            spec, Recipe(spec, self._head), self._objective, batches, depths=Depths(0), precision="float32"
         )
 
     def train_loss(self) -> float:
@@ -197,6 +199,18 @@ def restore_backbone(backbone: Backbone, path: Path) -> None:
     except RuntimeError as error:
         problem = f"does not hold the weights of {backbone.info.name}"
         raise DamagedError(str(path), problem, remake_run(path.parent.parent)) from error
+
+
+def _depths(backbone: Backbone) -> Depths:
+    """What lies how deep in a `Classifier`; what timm decays no weights of is asked of stages alone."""
+    info = backbone.info
+    if info.layer_kind == "blocks":
+        return Depths(info.n_blocks)
+    prefix = "backbone.model."  # as `Classifier` and `Backbone` name it
+    own: Any = getattr(backbone.model, "no_weight_decay", tuple)
+    return Depths(
+        info.n_blocks, tuple(prefix + each for each in info.layers), frozenset(prefix + each for each in own())
+    )
 
 
 class _ImageBatches:

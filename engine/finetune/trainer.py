@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from engine.data.prefetch import Prefetched
-from engine.errors import TrainingError
+from engine.errors import StudyError, TrainingError
 from engine.files import digest
 from engine.finetune.checkpoints import optimiser_tensors, restore_optimiser
 from engine.finetune.objective import Objective
-from engine.finetune.optimiser import Optimiser
+from engine.finetune.optimiser import Depths, Optimiser
 from engine.finetune.recipes.recipe import Phase, Recipe
 from engine.study import RunSpec
 
@@ -42,13 +42,14 @@ class Trainer:
     """The task's loss and the recipe's penalty, AdamW, warm-up and cosine decay, gradients clipped by norm."""
 
     def __init__(
-        self, spec: RunSpec, recipe: Recipe, objective: Objective, batches: Batches, *, n_blocks: int, precision: str
+        self, spec: RunSpec, recipe: Recipe, objective: Objective, batches: Batches, *, depths: Depths, precision: str
     ) -> None:
         self._spec, self._recipe, self._batches, self._precision = spec, recipe, batches, precision
         self._model, self._extra = recipe.model, recipe.extra
         self._device = next(self._model.parameters()).device
-        self._objective, self._n_blocks = objective, n_blocks
-        self._n_steps = math.ceil(len(objective) / spec.finetune.batch_size)
+        self._objective, self._depths = objective, depths
+        self._ends = _ends(len(objective), spec.finetune.batch_size, _normalises_batches(self._model))
+        self._n_steps = len(self._ends)
         phases = recipe.phases()
         self._phases = list(zip(accumulate((each.n_epochs for each in phases), initial=0), phases, strict=False))
         self._recipe.begin(1)
@@ -68,8 +69,7 @@ class Trainer:
         # Dropout and stochastic depth draw from the global state.
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         order = self._objective.order(generator)
-        size = self._spec.finetune.batch_size
-        parts = [np.sort(order[step * size : (step + 1) * size]) for step in range(self._n_steps)]
+        parts = [np.sort(part) for part in np.split(order, self._ends[:-1])]
         gathered = Prefetched(self._batches.gather, parts)
         self._enter(epoch)
         parameters = [*self._model.parameters(), *self._extra.parameters()]
@@ -126,7 +126,7 @@ class Trainer:
             self._extra,
             phase.learning_rate,
             self._recipe.settings(),
-            self._n_blocks,
+            self._depths,
             self._n_steps,
             phase.n_epochs,
         )
@@ -148,6 +148,25 @@ class Trainer:
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _normalises_batches(model: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in model.modules())
+
+
+def _ends(n: int, batch_size: int, normalises_batches: bool) -> list[int]:
+    """Where the batches of an epoch end. Batch normalisation cannot do with one image: it joins the batch before.
+
+    Raises:
+        StudyError: every batch would be of one image.
+    """
+    ends = [*range(batch_size, n, batch_size), n]
+    if normalises_batches and min(n, batch_size) == 1:
+        problem = "the backbone normalises each batch, which takes two images at least"
+        raise StudyError(f"finetune.batch_size = {batch_size}, {n} training images", problem, "raise what is 1")
+    if normalises_batches and len(ends) > 1 and ends[-1] - ends[-2] == 1:
+        del ends[-2]
+    return ends
 
 
 def generator_of(seed: int, what: str, number: int = 0) -> torch.Generator:

@@ -17,7 +17,7 @@ from engine.errors import DamagedError, ImageError, StudyError
 from engine.files import digest
 from engine.finetune.methods import method_of
 from engine.jobs.child import Request, kept_or_asked
-from engine.runs.attention_maps import AttentionMaps, read_attention
+from engine.runs.attention_maps import AttentionMaps, read_attention, refuse_stages
 from engine.runs.record import RunRecord, State, remake_run, weights_name
 from engine.runs.study_folder import StudyFolder
 
@@ -41,12 +41,13 @@ def attention_of_image(
         image_path: a file that `engine.data.images` reads.
         timeout_s: how long the child process may take.
     Raises:
-        StudyError: the run is not done, or its weights were not kept or were freed.
+        StudyError: the run is not done, its weights were not kept or were freed, or its backbone has no attention.
         ImageError: there is no such file, or no regular one.
         MachineError: the child process crashes, or takes too long.
         SimtuiError: what the child process expects: an image or weights that cannot be read, other weights than the
             run's, a backbone whose attention cannot be read.
     """
+    refuse_stages(record)
     is_frozen = weights_of(folder, record) is None
     sha256 = _content_of(image_path)
     arguments = (folder.path.resolve(), record.run_id, image_path.absolute())

@@ -22,7 +22,7 @@ def facts_of(text: str, weights: Path | None = None) -> BackboneFacts:
     """The facts of a backbone; a local file of weights is loaded into it, so that what does not fit is said now.
 
     Raises:
-        StudyError: the name is malformed or unknown, with the nearest; or it is no ViT.
+        StudyError: the name is malformed or unknown, with the nearest; or its layers cannot be read.
         WeightsError, DamagedError: the file does not fit, or is damaged.
     """
     name = parse_name(text)
@@ -30,18 +30,20 @@ def facts_of(text: str, weights: Path | None = None) -> BackboneFacts:
     if weights is not None:
         load_backbone(text, weights=weights)
     info = backbone.info
-    attention = backbone.blocks[0].attn
+    is_vit = info.layer_kind == "blocks"
+    attention = backbone.blocks[0].attn if is_vit else None
     return BackboneFacts(
         text,
         info.input_size,
         info.n_blocks,
-        int(getattr(attention, "num_heads", 0)) or info.n_features // 64,
+        (int(getattr(attention, "num_heads", 0)) or info.n_features // 64) if is_vit else 0,
         info.n_features,
-        (info.input_size // _patch_side(backbone.model)) ** 2,
+        (info.input_size // _patch_side(backbone.model)) ** 2 if is_vit else 0,
         sum(parameter.numel() for parameter in backbone.parameters()),
         len(info.poolings),
         repository,
         filename,
+        () if is_vit else info.widths,
     )
 
 

@@ -74,6 +74,7 @@ def _measured(backbone: Backbone) -> dict[str, object]:
     optimiser = torch.optim.AdamW(model.parameters(), lr=0.0)
 
     def train() -> None:
+        model.train()
         is_low = precision == "bfloat16"
         with torch.autocast(device.type, torch.bfloat16) if is_low else contextlib.nullcontext():
             logits = model(images)
@@ -83,6 +84,7 @@ def _measured(backbone: Backbone) -> dict[str, object]:
 
     @torch.inference_mode()
     def evaluate() -> None:
+        backbone.eval()
         backbone.forward_blocks(images)
 
     trained = _per_s(train, device)
@@ -96,8 +98,8 @@ def _measured(backbone: Backbone) -> dict[str, object]:
 
 
 def _compare_s(info: BackboneInfo, n: int) -> float:
-    """Seconds in which every pair of blocks is compared on `n` images, for all poolings, by the default measures."""
-    layers = list(torch.randn(info.n_blocks, n, info.n_features))
+    """Seconds in which every pair of layers is compared on `n` images, for all poolings, by the default measures."""
+    layers = [torch.randn(n, width) for width in info.widths]
     few = [layer[:_BATCH] for layer in layers]
     Comparison(few, MeasureSection.similarity).heatmaps(few)  # the first time allocates and fills caches
     reference = Comparison(layers, MeasureSection.similarity)

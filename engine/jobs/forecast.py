@@ -199,7 +199,8 @@ def _checkpoint_bytes(study: Study, images: Images, each: BackboneFacts) -> int:
 def _activation_bytes(study: Study, images: Images, each: BackboneFacts) -> int:
     probes = [n for n in (n_probe(study, images), _n_origin_probe(study, images)) if n]
     n_arrays = each.n_blocks * each.n_poolings
-    one = sum(n * (n_arrays * 2 + 4) * each.n_features + n_arrays * _ARRAY_BYTES for n in probes)
+    an_image = 2 * each.n_values * each.n_poolings + 4 * each.n_features  # layers in float16, the embedding in float32
+    one = sum(n * an_image + n_arrays * _ARRAY_BYTES for n in probes)
     reference = one + 4 * (images.n + _n_origin(study, images)) * each.n_features
     n_kept = sum(_n_kept(study, method) for method in _methods(study) if method.trains_backbone)
     return reference + study.finetune.seeds * n_kept * one
@@ -210,7 +211,7 @@ def _result_bytes(study: Study, images: Images, each: BackboneFacts) -> int:
     n_maps = study.attention.n * n_domains
     heads = each.n_blocks * each.n_heads * each.n_poolings
     maps = n_maps * heads * (2 * each.n_patches + 8)
-    pixels = n_maps * each.input_size**2 * 3
+    pixels = n_maps * each.input_size**2 * 3 if each.n_heads else 0
     n_matrices = len(study.measure.similarity) * each.n_poolings * n_domains
     similarity = n_matrices * ((study.finetune.epochs + 1) * 4 * each.n_blocks**2 + _ARRAY_BYTES)
     quality = 40 * (_ARRAY_BYTES + 8 * study.finetune.epochs)

@@ -125,7 +125,9 @@ def _make_ready(folder: StudyFolder) -> None:
         LockedError, MachineError: as `start_study`.
         StudyError, DamagedError: the request cannot be read.
     """
-    _ = folder.study
+    if folder.study.study.kind == "comparison":
+        problem = "holds a comparison of two checkpoints: there is nothing to run"
+        raise StudyError(str(folder.path), problem, "compare others with simtui compare A B")
     holder = folder.running_by()
     if holder is not None:
         raise LockedError(

@@ -73,6 +73,9 @@ def known_uncertainty(folder: StudyFolder, record: RunRecord, key: SimilarityKey
 
 def role_of(record: RunRecord, epoch: int) -> str:
     """Under which role of `RunRecord.activations` the activations of the run's model at an epoch are."""
+    if record.is_comparison:
+        problem = "a comparison of two checkpoints keeps no activations, and an interval needs them"
+        raise StudyError(record.run_id, problem, "compare on more images (--n) to be surer of a figure")
     method = method_of(record.spec.method)
     is_reference = not method.trains_backbone or (epoch == 0 and method.starts_pretrained)
     return REFERENCE if is_reference else f"epoch {epoch}"

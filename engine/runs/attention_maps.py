@@ -11,11 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from engine.errors import DamagedError
+from engine.errors import DamagedError, StudyError
 from engine.hdf5 import NamedArray, Reader, open_arrays, write_arrays
+from engine.runs.record import RunRecord
 
 ATTENTION_FILE = "attention.h5"
 DOMAINS = ("target", "origin")
+NONE_IN_STAGES = "its layers are stages of maps, which have no CLS token and no attention over the whole image"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ class AttentionMaps:
     def side(self) -> int:
         """Patches in a row of an image."""
         return round(float(next(iter(self.maps.values())).shape[3]) ** 0.5)
+
+
+def refuse_stages(record: RunRecord) -> None:
+    """Says of a run whose backbone has no attention that it has none.
+
+    Raises:
+        StudyError: the layers of the run's backbone are stages.
+    """
+    if record.provenance.layer_kind == "stages":
+        problem = f"{record.spec.backbone.name} has no attention maps: {NONE_IN_STAGES}"
+        raise StudyError(record.run_id, problem, "choose a run of a ViT")
 
 
 def metric_name(statistic: str, domain: str, pooling: str) -> str:

@@ -18,7 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import DamagedError, SimtuiError
 from engine.files import digest, read_small, write_hint
-from engine.runs.record import RUN_FILE, Provenance, RunRecord, Session, State, read_record
+from engine.runs.record import RUN_FILE, Provenance, Reference, RunRecord, Session, State, read_record
 from engine.sealed import is_changed, sealed_comment
 from engine.study import RunSpec
 
@@ -120,6 +120,7 @@ class _Entry:
     attempts: int
     activations: dict[str, str]
     files: dict[str, str]
+    reference: Reference | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class _Packed:
 
 
 _PLAIN = ("run_id", "state", "reason", "epochs_done", "first", "last", "epoch_seconds", "waited_seconds", "attempts",
-          "activations", "files")  # fmt: skip
+          "activations", "files", "reference")  # fmt: skip
 
 
 def _packed(entries: Iterable[tuple[Stamp, RunRecord]]) -> str:

@@ -38,16 +38,20 @@ class State(StrEnum):
 class Provenance:
     """What a reader needs years later to know, and to make again, what was computed.
 
+    `layers` are "blocks" of tokens or "stages" of maps, as `layer_kind` says; `n_features` is the width of the widest.
+    `weights_checkpoint` is what was asked for in a comparison of two checkpoints.
     `attention_reference` is the key of θ*'s attention maps in the activation store; empty where there are none.
     """
 
     paradigm: str = "unknown"
     input_size: int = 0
     layers: tuple[str, ...] = ()
+    layer_kind: str = "blocks"
     poolings: tuple[str, ...] = ()
     n_features: int = 0
     weights_source: str = ""
     weights_sha256: str = ""
+    weights_checkpoint: str = ""
     manifest_digest: str = ""
     probe_digest: str = ""
     origin_digest: str = ""
@@ -66,6 +70,25 @@ class Provenance:
     origin_path: str = ""
     learning_rate: float = 0.0
     command: str = ""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The first of two checkpoints that are compared, in the place of a run's pre-trained model.
+
+    `checkpoint` is what was asked for, `name` its backbone; the others are as in `Provenance`.
+    """
+
+    checkpoint: str
+    name: str
+    paradigm: str = "unknown"
+    input_size: int = 0
+    layers: tuple[str, ...] = ()
+    layer_kind: str = "blocks"
+    poolings: tuple[str, ...] = ()
+    n_features: int = 0
+    weights_source: str = ""
+    weights_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -89,6 +112,8 @@ class RunRecord:
     `first` and `last` hold the metrics of epoch 0 and of the last finished epoch. `activations` are the
     activation files that belong to the run, by key: "reference" for those of the pre-trained model, else its epoch.
     `waited_seconds` are those of `epoch_seconds` in which training waited for images.
+    `reference` is set in a comparison of two checkpoints alone: nothing was trained, the method is "compared", `spec`
+    and `provenance` are of the second, and what they say of training, splits and classes means nothing.
     `files` are the SHA-256 of what lies in its own folder once it is done. `attempts` counts the failures that may
     pass since the run was last asked for.
     """
@@ -107,11 +132,17 @@ class RunRecord:
     files: dict[str, str] = field(default_factory=dict)
     sessions: tuple[Session, ...] = ()
     provenance: Provenance = Provenance()
+    reference: Reference | None = None
     schema: int = SCHEMA
 
     def with_(self, **changes: Any) -> RunRecord:
         """The record with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it is two checkpoints held against each other, and no run of training."""
+        return self.reference is not None
 
     @property
     def is_synthetic(self) -> bool:

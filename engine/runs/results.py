@@ -39,8 +39,9 @@ class SimilarityKey:
 class Results:
     """All results of a run, epoch by epoch; epoch 0 is the model before training.
 
-    `similarity[key]` is `(n_epochs, n_layers, n_layers)`: row = layer of the pre-trained model, column = layer of the
-    run's model; NaN where a measure is undefined for a layer. `quality[name]` is `(n_epochs,)`; NaN where the metric
+    `similarity[key]` is `(n_epochs, n_rows, n_layers)`: row = layer of the pre-trained model, column = layer of the
+    run's model; NaN where a measure is undefined for a layer. `rows` are the same layers but in a comparison of two
+    checkpoints, where `layers_ref` names those of the first. `quality[name]` is `(n_epochs,)`; NaN where the metric
     is not computed at that epoch. `layer_quality[name]`, the name with its pooling, is `(n_epochs, n_layers)`.
     """
 
@@ -48,6 +49,12 @@ class Results:
     similarity: Mapping[SimilarityKey, np.ndarray] = field(default_factory=dict)
     quality: Mapping[str, np.ndarray] = field(default_factory=dict)
     layer_quality: Mapping[str, np.ndarray] = field(default_factory=dict)
+    layers_ref: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The layers that the rows of a map are of."""
+        return self.layers_ref or self.layers
 
     @property
     def n_epochs(self) -> int:
@@ -61,6 +68,7 @@ class Results:
             {key: values[:n] for key, values in self.similarity.items()},
             {key: values[:n] for key, values in self.quality.items()},
             {key: values[:n] for key, values in self.layer_quality.items()},
+            self.layers_ref,
         )
 
     def with_epoch(
@@ -82,6 +90,7 @@ class Results:
                 name: _appended(self.layer_quality.get(name), rows.get(name, absent), n)
                 for name in dict.fromkeys([*self.layer_quality, *rows])
             },
+            self.layers_ref,
         )
 
     def without_epoch(self) -> Results:
@@ -94,6 +103,7 @@ def write_results(run_path: Path, results: Results) -> None:
     """Writes `results.h5` and `history.csv` of a run, each whole."""
     epochs = np.arange(results.n_epochs, dtype=np.int32)
     layers = np.array(results.layers)
+    rows = np.array(results.rows)
     arrays = {
         f"/similarity/{key.probe}/{key.pooling}/{key.measure}": NamedArray(
             values.astype(np.float32), ("epoch", "layer_ref", "layer")
@@ -104,7 +114,7 @@ def write_results(run_path: Path, results: Results) -> None:
     for name, values in [*quality.items(), *sorted(results.layer_quality.items())]:
         arrays[f"/quality/{name}"] = NamedArray(values.astype(np.float32), ("epoch", "layer")[: values.ndim])
     write_arrays(
-        run_path / RESULTS_FILE, arrays, {"epoch": epochs, "layer_ref": layers, "layer": layers}, {"kind": "results"}
+        run_path / RESULTS_FILE, arrays, {"epoch": epochs, "layer_ref": rows, "layer": layers}, {"kind": "results"}
     )
     atomic_write(run_path / HISTORY_FILE, history_csv(results))
 
@@ -118,7 +128,7 @@ def read_results(run_path: Path) -> Results:
     remake = remake_run(run_path)
     path = run_path / RESULTS_FILE
     with open_arrays(path, remake) as file:
-        layers = file.strings("/layer")
+        layers, rows = file.strings("/layer"), file.strings("/layer_ref")
         n_epochs = len(file.array("/epoch"))
         similarity = {
             SimilarityKey(probe, pooling, measure): file.array(f"/similarity/{probe}/{pooling}/{measure}")
@@ -128,16 +138,15 @@ def read_results(run_path: Path) -> Results:
         }
         found = {name: file.array(f"/quality/{name}") for name in file.names("/quality")}
     for key, values in similarity.items():
-        if values.shape != (n_epochs, len(layers), len(layers)):
-            raise DamagedError(
-                str(path), f"{key} has shape {values.shape}, need {(n_epochs, len(layers), len(layers))}", remake
-            )
+        if values.shape != (n_epochs, len(rows), len(layers)):
+            problem = f"{key} has shape {values.shape}, need {(n_epochs, len(rows), len(layers))}"
+            raise DamagedError(str(path), problem, remake)
     for name, values in found.items():
         need = (n_epochs, len(layers))[: max(values.ndim, 1)]
         if values.shape != need:
             raise DamagedError(str(path), f"quality {name} has shape {values.shape}, need {need}", remake)
     quality, layer_quality = ({name: v for name, v in found.items() if v.ndim == ndim} for ndim in (1, 2))
-    return Results(layers, similarity, quality, layer_quality)
+    return Results(layers, similarity, quality, layer_quality, () if rows == layers else rows)
 
 
 def history_csv(results: Results) -> str:

@@ -114,9 +114,10 @@ class MapScreen(ViewScreen):
         """Moves the cursor by one layer of the selected run."""
         if self._shown:
             rows, columns = _STEPS[where]
-            last = len(self._shown.layers) - 1
+            last_row, last = len(self._shown.row_layers) - 1, len(self._shown.layers) - 1
             self.simtui.select(
-                row=min(max(self._shown.row + rows, 0), last), column=min(max(self._shown.column + columns, 0), last)
+                row=min(max(self._shown.row + rows, 0), last_row),
+                column=min(max(self._shown.column + columns, 0), last),
             )
 
     def action_step_epoch(self, step: int) -> None:
@@ -184,7 +185,9 @@ class MapScreen(ViewScreen):
 
     def action_open_trajectory(self) -> None:
         """The trajectory of the column's block: similarity over the epochs is of a block to its own origin."""
-        if self._shown and self._run:
+        if self._shown and self._shown.is_comparison:
+            self.notify("two checkpoints have no trajectory: nothing was trained between them", markup=False)
+        elif self._shown and self._run:
             layer = self._run.results.layers[self._shown.column]
             self.simtui.select(layer=layer, overlay="methods", backbone=self._run.record.spec.backbone.name)
             self.simtui.action_view("trajectories")

@@ -275,7 +275,7 @@ class NewStudyScreen(Screen[None]):
             self._say(answer)
             add.focus()
             return
-        facts = BackboneFacts(**answer)
+        facts = BackboneFacts.of(answer)
         place = weights_place(facts, Path(weights) if weights else None)
         self._form = self._form.with_entry(Entry(facts, place, True, weights))
         add.value = self.query_one("#weights", Input).value = ""

@@ -17,7 +17,7 @@ from textual.widget import Widget
 from engine.analysis.options import TableOptions
 from engine.analysis.table import Table
 from engine.errors import SimtuiError
-from simtui.actions import OF_APP, SHORT_VIEWS, VIEWS, actions_of, footer_of
+from simtui.actions import OF_APP, OF_COMPARISONS, SHORT_VIEWS, VIEWS, actions_of, footer_of
 from simtui.safe_text import fitted, safe
 from simtui.views.parts import ACCENT, DIM, ERROR, KEY, STRONG, Line, Span, line, line_width, wrapped
 from simtui.views.progress import progress_line
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MIN_WIDTH, MIN_HEIGHT = 60, 20
 _TABS_START, _SHORT_START = " simtui  ", " "
 _MIN_NAME_WIDTH = 24
+_NO_TRAINING = "This is a comparison of two checkpoints: nothing was trained, so there is nothing to see here."
 
 
 def is_small(size: Size) -> bool:
@@ -139,6 +140,8 @@ class ViewScreen(Screen[None]):
             summary = self.nothing("reading …")
         elif snapshot.error is not None:
             summary = self.failed(snapshot.error)
+        elif self.VIEW not in OF_COMPARISONS and snapshot.is_comparison:
+            summary = self.nothing(_NO_TRAINING, "Its similarities are in the map (2); simtui compare makes another.")
         else:
             summary = self.show_data()
         if summary is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import PurePath
 
 import numpy as np
 
@@ -23,18 +24,23 @@ MODELS = {
     "linear": "linear probe, blocks frozen",
     "scratch": "trained from scratch",
 }
+OF_TWO = ("A ", "B ")  # whose layers are the rows and the columns of two checkpoints
 METHODS = {"full": "full fine-tuning of", "linear": "linear probe on", "scratch": "training from scratch of"}
 EXPLANATION = (
     "Similarity of every block of the pre-trained model (rows) to every block of the run's model (columns), on the "
     "probe images, at one epoch; epoch 0 is the model before training. The colours run from 0 to 1 and never adapt; "
     "below 0 is as 0. "
-    "CLS compares the class tokens, Feat the means of the patch tokens."
+    "CLS compares the class tokens, Feat the means of the patch tokens; of a backbone whose layers are stages (ResNet, "
+    "ConvNeXt, Swin) Feat is the mean over all positions of a stage's map, and there is no CLS."
 )
 
 
 @dataclass(frozen=True)
 class LayerMap:
-    """One matrix and all the words around it."""
+    """One matrix and all the words around it.
+
+    `rows` names the layers of the rows where they are not those of the columns; `whose` says of which models both are.
+    """
 
     matrix: np.ndarray
     layers: tuple[str, ...]
@@ -48,6 +54,23 @@ class LayerMap:
     warning: str
     model: str
     is_absent: bool = False
+    rows: tuple[str, ...] = ()
+    whose: tuple[str, str] = ("pre-trained ", "this run ")
+
+    @property
+    def row_layers(self) -> tuple[str, ...]:
+        """The layers of the rows."""
+        return self.rows or self.layers
+
+    @property
+    def has_diagonal(self) -> bool:
+        """Whether a layer of the one model stands against the same of the other: not where their layers differ."""
+        return self.row_layers == self.layers
+
+    @property
+    def is_comparison(self) -> bool:
+        """Whether it is of two checkpoints, and of no epoch."""
+        return self.whose == OF_TWO
 
     @property
     def value(self) -> float:
@@ -63,12 +86,12 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
     key = selection.key_among(keys)
     matrices = results.similarity[key]
     epoch = selection.epoch_among(len(matrices))
-    last = len(results.layers) - 1
+    last_row, last = len(results.rows) - 1, len(results.layers) - 1
     matrix = np.asarray(matrices[epoch], np.float64)
     return LayerMap(
         matrix,
         tuple(safe(layer) for layer in results.layers),
-        min(selection.row, last),
+        min(selection.row, last_row),
         min(selection.column, last),
         key,
         keys,
@@ -78,6 +101,8 @@ def layer_map(record: RunRecord, results: Results, selection: Selection) -> Laye
         inflation_warning(record, key, keys),
         MODELS.get(record.spec.method, safe(record.spec.method)),
         is_absent(record, results, epoch),
+        () if results.rows == results.layers else tuple(safe(layer) for layer in results.rows),
+        OF_TWO if record.is_comparison else ("pre-trained ", "this run "),
     )
 
 
@@ -102,8 +127,8 @@ def of_images(key: SimilarityKey) -> str:
 def readout(shown: LayerMap, width: int, is_256: bool = False) -> Line:
     """The value under the cursor, between which layers, by which measure, in as many words as fit."""
     value = line(Span(f" {figure(shown.value)} ", STRONG), Span("██", color=scale_color(shown.value, is_256)))
-    row, column = Span(shown.layers[shown.row], ACCENT), Span(shown.layers[shown.column], ACCENT)
-    cell = line(*value, Span("  pre-trained ", DIM), row, Span(" × this run ", DIM), column)
+    row, column = Span(shown.row_layers[shown.row], ACCENT), Span(shown.layers[shown.column], ACCENT)
+    cell = line(*value, Span(f"  {shown.whose[0]}", DIM), row, Span(f" × {shown.whose[1]}", DIM), column)
     if math.isnan(shown.value):
         undefined, absent = "undefined: a block is constant, or n too small", "not there: its weights are not kept"
         why = Span(f"   {absent if shown.is_absent else undefined}", WARN)
@@ -128,6 +153,9 @@ def epoch_line(epoch: int, n_epochs: int, is_playing: bool = False) -> Line:
 
 def picture(shown: LayerMap) -> MapPicture:
     """The map as it is drawn."""
+    if shown.is_comparison:
+        of_two: tuple[Line, ...] = ((Span(" ↓ A, in rows   → B, in columns", DIM),), (Span(" ↓ A   → B", DIM),))
+        return MapPicture(shown.matrix, shown.layers, shown.row, shown.column, of_two, SIMILARITY, shown.rows)
     head = Span(" ↓ pre-trained   → ", DIM)
     short, epoch = shown.model.partition(",")[0], f", epoch {shown.epoch}"
     titles = tuple((head, Span(text)) for text in (shown.model + epoch, short + epoch, short))
@@ -145,7 +173,33 @@ def inflation_warning(record: RunRecord, key: SimilarityKey, keys: tuple[Similar
     return f"{problem}; " + (f"m: {short_of(sound[0])}" if sound else "add debiased_cka to the study")
 
 
+def _summary_of_two(record: RunRecord, results: Results, matrix: np.ndarray, key: SimilarityKey) -> str:
+    """Which two models, on which images, and which layers of them are most alike."""
+    assert record.reference is not None
+    first, second = (_short(each) for each in (record.reference.checkpoint, record.provenance.weights_checkpoint))
+    odd = "" if results.rows == results.layers else "; other layers, so no diagonal"
+    who = f"A (rows): {first}. B (columns): {second}{odd}."
+    on = f"{pooling_name(key)} on {record.provenance.n_probe:,} images of {safe(record.spec.dataset)}"
+    if np.isnan(matrix).all():
+        return f"{on}: undefined for every pair of layers. {who}"
+    row, column = np.unravel_index(int(np.nanargmax(matrix)), matrix.shape)
+    most = f"{safe(results.rows[row])} of A and {safe(results.layers[column])} of B ({matrix[row, column]:.2f})"
+    return f"Most alike are {most}, {on}. {who}"
+
+
+def _short(checkpoint: str) -> str:
+    """A checkpoint without the folders of its file; of one in a run the run's folder stays."""
+    name, separator, file = checkpoint.rpartition("=")
+    path = PurePath(file)
+    if not separator and "checkpoints" in path.parts:
+        return safe("/".join((path.parts[-3], path.name)))
+    is_path = separator or (not name and "/" in file and ":" not in file)
+    return safe(f"{name}{separator}{path.name}" if is_path else checkpoint)
+
+
 def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: SimilarityKey, epoch: int) -> str:
+    if record.is_comparison:
+        return _summary_of_two(record, results, matrix, key)
     doing = METHODS.get(record.spec.method, f"fine-tuning ({safe(record.spec.method)}) of")
     head = f"{doing} {safe(record.spec.backbone.name)}, seed {record.spec.seed}, epoch {epoch}: "
     head = head[0].upper() + head[1:]

@@ -32,9 +32,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class MapPicture:
-    """A matrix `(n, n)` with the names of its layers, where the cursor is, and how it is drawn.
+    """A matrix `(n_rows, n)` with the names of its layers, where the cursor is, and how it is drawn.
 
-    `titles` say what is shown, the longest first: the first that fits is written.
+    `titles` say what is shown, the longest first: the first that fits is written. `rows` names the layers of the rows
+    where they are not those of the columns.
     """
 
     matrix: np.ndarray
@@ -43,6 +44,12 @@ class MapPicture:
     column: int
     titles: tuple[Line, ...]
     scale: Scale
+    rows: tuple[str, ...] = ()
+
+    @property
+    def row_layers(self) -> tuple[str, ...]:
+        """The layers of the rows."""
+        return self.rows or self.layers
 
 
 def change_scale(limit: float) -> Scale:

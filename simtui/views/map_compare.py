@@ -84,7 +84,9 @@ def compared(pinned: Run, run: Run, selection: Selection) -> Comparison | str:
     n_epochs = max(shown.n_epochs, beside.n_epochs)
     row, column = (linked(at, len(shown.layers), len(beside.layers)) for at in (shown.row, shown.column))
     beside = replace(beside, row=row, column=column)
-    why_none = _why_no_difference(pinned.results.layers, run.results.layers)
+    why_none = _why_no_difference(pinned.results.layers, run.results.layers) or _why_no_difference(
+        pinned.results.rows, run.results.rows
+    )
     differences = None if why_none else _differences(pinned.results, run.results, shown)
     names = _names(pinned.record, run.record)
     found = Comparison(

@@ -28,14 +28,20 @@ class MapLayout:
     n_rows: int
     first_column: int
     n_columns: int
-    n_layers: int
+    n_all_rows: int
+    n_all_columns: int
 
     @property
     def window(self) -> str:
         """What is in sight of a map that does not fit; empty where all of it is."""
-        axes = ("rows", self.first_row, self.n_rows), ("columns", self.first_column, self.n_columns)
-        parts = [f"{name} {first + 1}–{first + n}" for name, first, n in axes if n < self.n_layers]
-        return f"{', '.join(parts)} of {self.n_layers}" if parts else ""
+        axes = (
+            ("rows", self.first_row, self.n_rows, self.n_all_rows),
+            ("columns", self.first_column, self.n_columns, self.n_all_columns),
+        )
+        parts = [(f"{name} {first + 1}–{first + n}", total) for name, first, n, total in axes if n < total]
+        if self.n_all_rows != self.n_all_columns:
+            return ", ".join(f"{part} of {total}" for part, total in parts)
+        return f"{', '.join(part for part, _ in parts)} of {self.n_all_columns}" if parts else ""
 
     @property
     def short_window(self) -> str:
@@ -44,7 +50,8 @@ class MapLayout:
             f"{first + 1}–{first + n}"
             for first, n in ((self.first_row, self.n_rows), (self.first_column, self.n_columns))
         )
-        return f"{rows} × {columns} of {self.n_layers}" if self.window else ""
+        totals = dict.fromkeys((self.n_all_rows, self.n_all_columns))
+        return f"{rows} × {columns} of {' × '.join(map(str, totals))}" if self.window else ""
 
     def lines_of(self, row: int) -> range:
         """The terminal lines of a row of the matrix."""
@@ -76,6 +83,7 @@ def lay_out(
     is_colorless: bool = False,
     old: MapLayout | None = None,
     is_signed: bool = False,
+    row_labels: Sequence[str] = (),
 ) -> MapLayout:
     """The largest cells with which the whole map fits; else the smallest, and a window that holds the cursor.
 
@@ -83,19 +91,21 @@ def lay_out(
 
     Args:
         is_signed: a digit has a sign beside it, so that no cell without colour is narrower than both.
+        row_labels: of the rows, where they are not those of the columns.
     """
-    n = max(len(labels), 1)
-    label_width = min(max((cell_len(label) for label in labels), default=1), MAX_LABEL_WIDTH) + 2
+    row_labels = row_labels or labels
+    n, n_down = max(len(labels), 1), max(len(row_labels), 1)
+    label_width = min(max((cell_len(label) for label in row_labels), default=1), MAX_LABEL_WIDTH) + 2
     room_x, room_y = max(width - label_width - 1, 1), max(height - HEADER_LINES, 1)
-    cell_width, cell_height, digits = _cell_size(room_x // n, room_y // n, is_colorless)
+    cell_width, cell_height, digits = _cell_size(room_x // n, room_y // n_down, is_colorless)
     if is_colorless and is_signed:
         cell_width = max(cell_width, 2)
     n_columns = min(n, max(room_x // cell_width, 1))
-    n_rows = min(n, max(room_y * 2 if cell_height == 0 else room_y // cell_height, 1))
+    n_rows = min(n_down, max(room_y * 2 if cell_height == 0 else room_y // cell_height, 1))
     return MapLayout(
         label_width, cell_width, cell_height, digits,
-        _window(cursor[0], n_rows, n, old.first_row if old else 0), n_rows,
-        _window(cursor[1], n_columns, n, old.first_column if old else 0), n_columns, n,
+        _window(cursor[0], n_rows, n_down, old.first_row if old else 0), n_rows,
+        _window(cursor[1], n_columns, n, old.first_column if old else 0), n_columns, n_down, n,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def map_page(
 def _has_side(maps: Sequence[MapPicture], width: int) -> bool:
     """Whether the side panel stands there: it takes what the maps do not need to write numbers into their cells."""
     layers = maps[-1].layers
-    label_width = min(max(map(len, layers)), MAX_LABEL_WIDTH) + 3
+    label_width = min(max(map(len, maps[-1].row_layers)), MAX_LABEL_WIDTH) + 3
     is_wide = len(maps) == 1 and width >= 120 and len(layers) <= 24
     least = _LEAST_CELL if len(maps) == 1 else _LEAST_COMPARED_CELL
     return is_wide or width - SIDE_WIDTH >= len(maps) * (label_width + least * len(layers))
@@ -97,6 +97,8 @@ def _side(
 
 
 def _epochs(shown: LayerMap, found: Comparison | None, is_pinned: bool, is_difference: bool, look: Look) -> Line:
+    if shown.is_comparison:
+        return (Span(" two checkpoints, compared as they are: nothing was trained, there are no epochs", DIM),)
     clock = (found.epoch, found.n_epochs) if found else (shown.epoch, shown.n_epochs)
     line = layer_map.epoch_line(*clock, look.is_playing)
     if is_pinned:

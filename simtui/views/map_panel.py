@@ -19,7 +19,9 @@ _SAME = 0.005  # figures that are not further apart look alike to two decimals
 
 
 def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_256: bool = False) -> tuple[Line, ...]:
-    """Each block against itself as bars, and the quality of the model at this epoch."""
+    """Each block against itself as bars, and the quality of the model at this epoch; of others, the likest."""
+    if not shown.has_diagonal:
+        return _best_panel(shown, width, height, is_256)
     facts = _quality(results, shown.epoch)
     labels = shown.layers
     label_width = min(max(len(label) for label in labels), _MAX_LABEL_WIDTH)
@@ -35,7 +37,29 @@ def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_25
     layer_facts = _layer_quality(shown, results)
     if len(lines) + len(facts) + 2 + len(layer_facts) > height:
         layer_facts = ()
+    if shown.is_comparison:
+        return tuple(lines)
     return (*lines, (), line(Span(f"at epoch {shown.epoch}", DIM)), *facts, *layer_facts)
+
+
+def _best_panel(shown: LayerMap, width: int, height: int, is_256: bool) -> tuple[Line, ...]:
+    """Of each layer of B the layer of A that it is most like: none stands against itself."""
+    labels = shown.layers
+    label_width = min(max(len(label) for label in (*labels, *shown.row_layers)), _MAX_LABEL_WIDTH)
+    room = max(height - 3, 1)
+    bar_width = max(width - 2 * label_width - 9, 2)
+    head = "each layer of B, and the layer of A that it is most like"
+    lines = [*wrapped(head, width, 2, DIM)]
+    for i, label in enumerate(labels[:room]):
+        best = highest(shown.matrix[:, i])
+        value = math.nan if best is None else float(shown.matrix[best, i])
+        other = "–" if best is None else shown.row_layers[best]
+        name = Span(fitted(label, label_width) + " ", DIM)
+        found = Span(f" {figure(value, 2):>4} {fitted(other, label_width)}")
+        lines.append((name, *bar(value, bar_width, is_256), found))
+    if len(labels) > room:
+        lines[-1] = line(Span(f"… {len(labels) - room + 1} more", DIM))
+    return tuple(lines)
 
 
 def cross_panel(shown: LayerMap, width: int, height: int, is_256: bool = False) -> tuple[Line, ...]:
@@ -44,13 +68,17 @@ def cross_panel(shown: LayerMap, width: int, height: int, is_256: bool = False) 
     The row is one layer of the pre-trained model against all of the run's, the column one layer of the run against all
     of the pre-trained model.
     """
+    if not shown.has_diagonal:
+        said = [each for text in likeness(shown) for each in ((), *wrapped(text, width, 4))]
+        return (*_best_panel(shown, width, max(height - len(said), 4), is_256), *said)
     labels, row, column = shown.layers, shown.matrix[shown.row], shown.matrix[:, shown.column]
     said = [each for text in likeness(shown) for each in ((), *wrapped(text, width, 4))]
+    heads = ("of A ", "of B ") if shown.is_comparison else ("pre-trained ", "this run's  ")
     label_width = min(max(map(len, labels)), _MAX_LABEL_WIDTH)
     bar_width = max((width - label_width - 12) // 2, 2)
     lines: list[Line] = [
-        line(Span("row    pre-trained ", DIM), Span(elided(labels[shown.row], width - 19), ACCENT)),
-        line(Span("column this run's  ", DIM), Span(elided(labels[shown.column], width - 19), ACCENT)),
+        line(Span(f"row    {heads[0]}", DIM), Span(elided(labels[shown.row], width - 19), ACCENT)),
+        line(Span(f"column {heads[1]}", DIM), Span(elided(labels[shown.column], width - 19), ACCENT)),
         line(Span(" " * (label_width + 1) + fitted("row", bar_width + 6) + "column", DIM)),
     ]
     room = max(height - len(lines) - len(said), 3)
@@ -65,8 +93,11 @@ def cross_panel(shown: LayerMap, width: int, height: int, is_256: bool = False) 
 
 def likeness(shown: LayerMap) -> tuple[str, ...]:
     """What the layer of the run and that of the pre-trained model under the cursor are most like, in words."""
-    run, origin = elided(shown.layers[shown.column]), elided(shown.layers[shown.row])
+    run, origin = elided(shown.layers[shown.column]), elided(shown.row_layers[shown.row])
     column, row = shown.matrix[:, shown.column], shown.matrix[shown.row]
+    if shown.is_comparison:
+        of_b = _most_alike(f"{run} of B", "A", column, shown.row_layers)
+        return of_b, _most_alike(f"{origin} of A", "B", row, shown.layers)
     of_run = _most_like(f"{run} of this run", "pre-trained ", column, shown.column, shown.layers)
     of_origin = _most_like(f"pre-trained {origin}", "this run's ", row, shown.row, shown.layers)
     return of_run, of_origin
@@ -96,6 +127,14 @@ def _marked_bar(values: np.ndarray, i: int, width: int, is_256: bool) -> tuple[S
     value, is_highest = float(values[i]), highest(values) == i
     text = f"{'▶' if is_highest else ' '}{figure(value, 2):>4}"
     return Span(" "), *bar(value, width, is_256), Span(fitted(text, 5), STRONG if is_highest else NORMAL)
+
+
+def _most_alike(who: str, other: str, values: np.ndarray, labels: tuple[str, ...]) -> str:
+    """Of a layer of one checkpoint the one of the other: no layer is the same in both."""
+    best = highest(values)
+    if best is None:
+        return f"{who}: undefined"
+    return f"{who} is most like {elided(labels[best])} of {other} ({float(values[best]):.2f})"
 
 
 def _most_like(who: str, whose: str, values: np.ndarray, own: int, labels: tuple[str, ...]) -> str:

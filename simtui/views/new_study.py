@@ -121,10 +121,9 @@ def backbone_panel(entry: Entry | None, width: int) -> list[Line]:
     if entry is None:
         return []
     facts = entry.facts
-    shape = f"{facts.n_blocks} blocks, {facts.n_features} features, {facts.n_patches} patches"
     lines = [
         *wrapped(safe(facts.name), width, 1, STRONG),
-        *wrapped(f"pre-training: {facts.paradigm} · {shape}", width, 2),
+        *wrapped(f"pre-training: {facts.paradigm} · {facts.shape}", width, 2),
     ]
     if entry.weights:
         lines += wrapped(f"weights: {safe(entry.weights)}", width, 2)

@@ -146,6 +146,8 @@ def summary(
     records, known = snapshot.records, all_known or KnownRuns.of(snapshot)
     if not records:
         return "No runs yet."
+    if snapshot.is_comparison:
+        return "Two checkpoints, compared as they are: nothing was trained. Their map: enter, or 2."
     wanted = filter_of(known, selection)
     shown = [run for run in known.runs if wanted.holds(run)]
     found = [run.record for run in shown if run.record is not None]
@@ -213,6 +215,10 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
     if record is None:
         broken = next((each for each in snapshot.damaged if each.run_id == key), None)
         return error_lines(broken, width) if broken else ()
+    if record.reference is not None:
+        names = record.reference.checkpoint, record.provenance.weights_checkpoint
+        shown = (line(Span(f"{who} ", DIM), Span(safe(name), STRONG)) for who, name in zip("AB", names, strict=True))
+        return (*shown, line(Span(f"on {record.provenance.n_probe:,} images of {dataset_name(record)}", DIM)))
     last = record.last
     facts = (
         *((score.label, last.get(score.metric)) for score in scores_of([record])),

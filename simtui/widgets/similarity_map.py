@@ -30,7 +30,7 @@ Face = tuple[str, str]  # what a cell looks like: its characters and its ground
 
 
 class SimilarityMap(Drawn):
-    """Rows and columns are named alike; the cursor is always in sight."""
+    """Rows and columns have names, mostly the same; the cursor is always in sight."""
 
     @dataclass
     class CellMoved(Message):
@@ -59,10 +59,14 @@ class SimilarityMap(Drawn):
     def _labels(self) -> tuple[str, ...]:
         return self._picture.layers
 
+    @property
+    def _row_labels(self) -> tuple[str, ...]:
+        return self._picture.row_layers
+
     def show(self, picture: MapPicture) -> None:
         """Draws a matrix; what is drawn already stays as it is."""
         old, self._picture = self._picture, picture
-        if old.layers != picture.layers or self._layout is None:
+        if (old.layers, old.row_layers) != (picture.layers, picture.row_layers) or self._layout is None:
             self._short = short_labels(picture.layers)
             self.row, self.column = picture.row, picture.column
             self._draw_anew()
@@ -78,8 +82,8 @@ class SimilarityMap(Drawn):
 
     def move_to(self, row: int, column: int) -> None:
         """Moves the cursor to a cell of the matrix, and says so."""
-        last = max(len(self._labels) - 1, 0)
-        if self._put(min(max(row, 0), last), min(max(column, 0), last)):
+        last_row, last = (max(len(labels) - 1, 0) for labels in (self._row_labels, self._labels))
+        if self._put(min(max(row, 0), last_row), min(max(column, 0), last)):
             self.post_message(self.CellMoved(self, self.row, self.column))
 
     def render_line(self, y: int) -> Strip:
@@ -130,7 +134,8 @@ class SimilarityMap(Drawn):
 
     def _laid_out(self) -> MapLayout:
         cursor, is_signed = (self.row, self.column), self._picture.scale.is_signed
-        return lay_out(*self.size, self._labels, cursor, self._is_colorless, self._layout, is_signed)
+        rows = self._row_labels
+        return lay_out(*self.size, self._labels, cursor, self._is_colorless, self._layout, is_signed, rows)
 
     def _faces_of(self, layout: MapLayout) -> list[list[Face]]:
         """What every cell looks like; without colour all stand on the same ground."""
@@ -204,7 +209,7 @@ class SimilarityMap(Drawn):
         lines = layout.lines_of(rows[0])
         is_here = self.row in rows
         shown = self.row if is_here else rows[0]
-        text = self._labels[shown] if y == lines.start + (len(lines) - 1) // 2 or layout.cell_height == 0 else ""
+        text = self._row_labels[shown] if y == lines.start + (len(lines) - 1) // 2 or layout.cell_height == 0 else ""
         if layout.cell_height == 0 and not is_here and rows[0] % 4:
             text = ""
         # Blanks look alike wherever the cursor is: only names are drawn again when it moves.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import read_study
 from engine.analysis.tables import data_table
+from engine.runs.record import read_record, write_record
 from engine.runs.study_folder import StudyFolder
 from engine.study import run_specs
 from simtui.widgets.grid import Grid
@@ -213,6 +215,17 @@ class TestAttention:
         path = write_study(tmp_path / "s", study_of(("bundled:supervised",), seeds=1, epochs=2))
         async with opened(path, view="8") as pilot:
             assert "kept no attention maps" in text_of(pilot, "nothing") and "fix:" in text_of(pilot, "nothing")
+
+    async def test_a_backbone_of_stages_says_that_it_has_none_and_what_to_do(self, tmp_path: Path) -> None:
+        path = write_study(tmp_path / "s", study_of(("bundled:supervised",), seeds=1, epochs=2))
+        for run_path in (path / "runs").iterdir():
+            record = read_record(run_path)
+            provenance = replace(record.provenance, layer_kind="stages", poolings=("feat",))
+            write_record(run_path, record.with_(provenance=provenance))
+        async with opened(path, view="8") as pilot:
+            said = text_of(pilot, "nothing")
+            assert "has no attention maps: its layers are stages of maps, which have no CLS token" in said
+            assert "fix: choose a run of a ViT" in said
 
     async def test_an_image_that_cannot_be_shown_is_one_message(self, study: Path, tmp_path: Path) -> None:
         """The weights of a made-up run were never kept."""

@@ -43,30 +43,32 @@ class _CkaPenalty(Recipe):
         settings = CkaPenaltySettings(**spec.settings)
         self._classifier, self._teacher = model, Teacher(model.backbone)
         self._weight = settings.weight
-        self._layers = torch.tensor(_chosen(settings.layers, model.backbone.info.n_blocks, model.backbone.info.name))
+        self._layers = _chosen(settings.layers, model.backbone.info.n_blocks, model.backbone.info.name)
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Any]:
         outputs = self._classifier.backbone.forward_blocks(batch)
         with torch.no_grad():
             target = self._teacher.backbone.forward_blocks(batch)
         poolings = self._classifier.backbone.info.poolings
-        chosen = self._layers.to(batch.device)
-        pairs = [tuple(getattr(each, pooling)[chosen] for each in (outputs, target)) for pooling in poolings]
+        pairs = [
+            tuple([getattr(each, pooling)[i] for i in self._layers] for each in (outputs, target))
+            for pooling in poolings
+        ]
         return self._classifier.head(outputs.embedding), pairs
 
     def penalty(self, kept: Any) -> Tensor | None:
-        if kept[0][0].shape[1] < _MIN_N:
+        if len(kept[0][0][0]) < _MIN_N:
             return None
         losses = torch.cat([1 - debiased_cka_of_layers(x, y) for x, y in kept])
         return self._weight * losses.nan_to_num(0.0).mean()
 
 
-def debiased_cka_of_layers(x: Tensor, y: Tensor) -> Tensor:
+def debiased_cka_of_layers(x: Sequence[Tensor], y: Sequence[Tensor]) -> Tensor:
     """Debiased CKA of each layer of `x` with the same layer of `y`, with gradients; as `engine.measures.debiased_cka`.
 
     Args:
-        x: `(L, n, d)`, n ≥ 4.
-        y: `(L, n, d)`, of the same images.
+        x: L layers, each `(n, d_i)`, n ≥ 4.
+        y: as many, of the same images.
     Returns:
         `(L,)` float64; NaN where it is undefined, and then without a gradient.
     """
@@ -76,7 +78,7 @@ def debiased_cka_of_layers(x: Tensor, y: Tensor) -> Tensor:
         plain = Products(*((a * b).sum().reshape(shape) for a, b, shape in _pairs(*grams)))
         q_products = Products(*((a * b).sum().reshape(shape) for a, b, shape in _pairs(*norms)))
         sums = (norms[0].sum().reshape(1), norms[1].sum().reshape(1))
-        value = ratio(Moments(x.shape[1], plain, q_products, sums), "debiased_cka").reshape(())
+        value = ratio(Moments(len(pair[0]), plain, q_products, sums), "debiased_cka").reshape(())
         found.append(value if torch.isfinite(value) else value.detach())
     return torch.stack(found)
 

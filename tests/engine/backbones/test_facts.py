@@ -33,7 +33,7 @@ def test_a_file_that_is_no_weights_is_refused(tmp_path: Path) -> None:
 
 def test_the_processes_print_an_answer_or_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert describe.main(["bundled:supervised"]) == 0
-    assert BackboneFacts(**json.loads(capsys.readouterr().out)) == RECOMMENDED[0]
+    assert BackboneFacts.of(json.loads(capsys.readouterr().out)) == RECOMMENDED[0]
     assert describe.main(["bundled:nothing"]) == 2
     assert json.loads(capsys.readouterr().out)["problem"]
 

@@ -39,8 +39,26 @@ def file(tmp_path: Path) -> Path:
     [
         ("timm:vit_tiny_patch16_224.augreg", None, 'vit_tiny_patch16_224 has no weights "augreg"', "augreg_in21k"),
         ("timm:vit_tny_patch16_224.augreg_in21k", None, "timm has no backbone of this name", "vit_tiny_patch16_224"),
-        ("timm:resnet50.a1_in1k", None, "not a ViT: its layers are not blocks of tokens", "vit_base_patch16_224"),
-        ("timm:swin_tiny_patch4_window7_224.ms_in1k", None, "not a ViT", "vit_base_patch16_224"),
+        ("timm:cait_xxs24_224.fb_dist_in1k", None, "its blocks.0 gives a tensor (2, 196, 192) (need a map of", "ViT"),
+        ("timm:tnt_s_patch16_224.in1k", None, "its blocks.0 gives a tuple (need a map of 384 channels", "resnet50"),
+        ("timm:tresnet_m.miil_in1k", None, "what timm names as a stage is not there", "timm:resnet50.a1_in1k"),
+        ("timm:twins_svt_small.in1k", None, "what timm names as a stage is not there (Twins has no", "ViT"),
+        ("timm:naflexvit_base_patch16_gap.e300_s576_in1k", None, "its layers can be read neither as", "ViT"),
+        (
+            "timm:convnext_atto.d2_in1k",
+            80,
+            "its stages.3.downsample.1 would leave out the last 1 of",
+            "= 64, or another",
+        ),
+        ("timm:convnext_atto.d2_in1k", 33, "its stem.0 would leave out the last 1 of each row", "multiple of its str"),
+        ("timm:swin_tiny_patch4_window7_224.ms_in1k", 34, "patch_embed.proj would leave out the last 2", "size = 32"),
+        (
+            "timm:maxvit_tiny_rw_224.sw_in1k",
+            72,
+            "takes no images of 72 pixels (height (9) must be div",
+            "another input",
+        ),
+        ("timm:gcvit_xxtiny.in1k", 16, "input_size = 16: timm does not build it for this size (division", "leave in"),
         (
             "timm:vit_base_patch14_dinov2.lvd142m",
             225,
@@ -51,8 +69,8 @@ def file(tmp_path: Path) -> Path:
         ("timm:vit_tiny_patch16_224.augreg_in21k", 5, "input_size = 5: need a multiple", "set input_size = 16"),
         ("open_clip:ViT-B-61/openai", None, "open_clip has no backbone of this name", "open_clip:ViT-B-16/openai"),
         ("open_clip:ViT-B-16/laion", None, 'ViT-B-16 has no weights "laion"', "open_clip:ViT-B-16/openai"),
-        ("open_clip:RN50/openai", None, "not a ViT", "ViT-B-16/laion2b_s34b_b88k"),
-        ("open_clip:convnext_base/laion400m_s13b_b51k", None, "not a ViT", "ViT-B-16"),
+        ("open_clip:RN50/openai", None, "whose attention pool projects at once", '"timm:resnet50_clip.openai"'),
+        ("open_clip:ViTamin-B/datacomp1b", None, "its layers can be read neither as blocks of tokens", "name a ViT"),
         ("open_clip:coca_ViT-B-32/laion2b_s13b_b90k", None, "pools its tokens by attention", "ViT-B-16"),
         ("open_clip:ViT-B-16/openai", 100, "input_size = 100: need a multiple of its patch size 16", "= 96"),
         (
@@ -189,7 +207,7 @@ class TestBundled:
             outputs = backbone.forward_blocks(x)
             assert torch.equal(outputs.embedding, backbone(x))
         assert outputs.cls is not None
-        assert outputs.cls.shape == outputs.feat.shape == (6, 2, 128)
+        assert [each.shape for each in (*outputs.cls, *outputs.feat)] == [(2, 128)] * 12
         norm: Any = getattr(backbone.model, "ln_post", None) or backbone.model.norm
         torch.testing.assert_close(norm(outputs.cls[-1]), outputs.embedding)  # both are the last CLS token, normed
         assert (backbone.info.paradigm, backbone.info.weights_source) == (name, f"file:{file}")

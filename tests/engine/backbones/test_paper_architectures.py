@@ -119,7 +119,8 @@ def expected_info(case: Case, path: Path, source: str) -> BackboneInfo:
         input_size=224,
         mean=case.mean,
         std=case.std,
-        n_blocks=12,
+        layers=tuple(f"blocks.{i}" for i in range(12)),
+        widths=(768,) * 12,
         n_features=768,
         weights_source=source,
         weights_sha256=sha256_file(path),
@@ -156,7 +157,7 @@ def test_blocks_from_the_hub_cache_equal_those_of_forward_hooks(published: tuple
     embedding, tokens = library_outputs(model, x)
     torch.testing.assert_close(outputs.embedding, embedding, atol=1e-6, rtol=1e-6)
     assert outputs.cls is not None
-    assert outputs.cls.shape == outputs.feat.shape == (12, 1, 768)
+    assert {each.shape for each in (*outputs.cls, *outputs.feat)} == {(1, 768)}
     for layer, each in enumerate(tokens):
         torch.testing.assert_close(outputs.cls[layer], each[:, 0], atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(outputs.feat[layer], each[:, 1:].double().mean(1).float(), atol=1e-6, rtol=1e-5)

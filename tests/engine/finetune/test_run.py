@@ -256,9 +256,9 @@ def test_a_layer_that_cannot_be_compared_is_named(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
     probe = site.bench.reference.probe
-    feat = probe.pooled["feat"].copy()
-    feat[3, 1, 0] = np.nan
-    poisoned = replace(probe, pooled={**probe.pooled, "feat": feat})
+    feat = [layer.copy() for layer in probe.pooled["feat"]]
+    feat[3][1, 0] = np.nan
+    poisoned = replace(probe, pooled={**probe.pooled, "feat": tuple(feat)})
     if model == "the pre-trained model":
         bench = replace(site.bench, reference=replace(site.bench.reference, probe=poisoned))
         monkeypatch.setattr(site, "bench", bench)

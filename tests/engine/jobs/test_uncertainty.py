@@ -100,7 +100,7 @@ def both_sides(folder: StudyFolder, record: RunRecord) -> tuple[list[np.ndarray]
     store = ActivationStore(folder.activations_path)
     reference = [key for key, role in record.activations.items() if role == "reference"]
     (key,) = [each for each in reference if store.images_of_layers(each) == own.ids]
-    sides = [list(each.pooled["cls"].astype(np.float64)) for each in (activations(folder, key), own)]
+    sides = [[x.astype(np.float64) for x in each.pooled["cls"]] for each in (activations(folder, key), own)]
     return sides[0], sides[1]
 
 
@@ -371,7 +371,8 @@ def test_images_in_another_order_are_refused(folder: StudyFolder, here: list[lis
 def test_activations_that_do_not_give_the_results_are_refused(folder: StudyFolder, here: list[list[str]]) -> None:
     record = run_of(folder)
     found = activations(folder, file_of(folder, record))
-    saved(folder, record, replace(found, pooled={name: values[:, ::-1] for name, values in found.pooled.items()}))
+    turned = {pooling: tuple(each[::-1] for each in layers) for pooling, layers in found.pooled.items()}
+    saved(folder, record, replace(found, pooled=turned))
     error = refused(folder, record)
     assert "give another similarity than its results hold (they differ by 0." in error.problem
     assert error.exit_code == DamagedError.exit_code
