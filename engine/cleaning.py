@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import LockedError
-from engine.files import TEMP_MARK, as_machine_error
+from engine.files import as_machine_error, temporary_leftovers
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.lock import locked
 from engine.runs.attention_maps import ATTENTION_FILE
@@ -136,8 +136,8 @@ def _n_bytes(path: Path) -> int:
 
 
 def _leftovers(folder: StudyFolder) -> Iterator[Path]:
-    for mark in (TEMP_MARK, ".stale-"):
-        yield from sorted(folder.path.rglob(f"*{mark}*"))
+    yield from temporary_leftovers(folder.path)
+    yield from sorted(folder.path.rglob("*.stale-*"))  # the locks of dead processes, as an older simtui left them
 
 
 def _resume_points(folder: StudyFolder, records: Iterable[RunRecord]) -> Iterator[Path]:
