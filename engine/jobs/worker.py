@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import logging
 import platform
-import shlex
 import socket
 import sys
 import time
@@ -46,7 +45,7 @@ from engine.jobs.plan import PLAN_FILE, Plan, read_plan
 from engine.jobs.prepare import Preparation, devices_of
 from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, Stage, Throttled
 from engine.lock import locked
-from engine.runs.record import Provenance, RunRecord, Session, State, read_record, write_record
+from engine.runs.record import Provenance, RunRecord, Session, State, command_of, read_record, write_record
 from engine.runs.study_folder import StudyFolder
 from engine.study import Study, run_specs
 
@@ -186,7 +185,7 @@ class Worker:
             _of_inputs(inputs),
             dataset_path=self._folder.study.data.path,
             origin_path=self._folder.study.origin.path if self._folder.study.origin else "",
-            command=f"simtui run {shlex.quote(str(self._folder.study_file_path.resolve()))} --out NEW_FOLDER",
+            command=command_of(self._folder.study_file_path),
             paradigm=info.paradigm,
             input_size=info.input_size,
             layers=reference.probe.layers,

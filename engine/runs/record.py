@@ -161,6 +161,11 @@ def remake_run(run_path: Path) -> str:
     return f"rm -r {shlex.quote(str(run_path))} && simtui run {shlex.quote(str(run_path.parent.parent))}"
 
 
+def command_of(study_file_path: Path) -> str:
+    """What does a whole study again, in another folder."""
+    return f"simtui run {shlex.quote(str(study_file_path.resolve()))} --out NEW_FOLDER"
+
+
 def weights_name(epoch: int) -> str:
     """The name in a run's folder, and in `RunRecord.files`, of the weights after an epoch."""
     return f"checkpoints/epoch-{epoch:03d}.safetensors"
