@@ -59,8 +59,9 @@ _log = logging.getLogger("simtui.worker")
 class _Watcher:
     """Writes where a run is, and looks whether the study is asked to stop."""
 
-    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int, device: torch.device) -> None:
-        self._folder, self._epochs, self._device = folder, epochs, device
+    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int, device: torch.device, name: str) -> None:
+        """`name`: that of the device, for whoever looks at the study."""
+        self._folder, self._epochs, self._name = folder, epochs, name
         self._file, self._meter = Throttled(run_path / PROGRESS_FILE), DeviceMeter(device)
 
     def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
@@ -69,7 +70,7 @@ class _Watcher:
         load = self._meter.read()
         progress = RunProgress(
             epoch, self._epochs, step, n_steps, images_per_s, loss, waited_share,
-            str(self._device), load.memory_used_mb, load.memory_total_mb, load.utilisation,
+            self._name, load.memory_used_mb, load.memory_total_mb, load.utilisation,
         )  # fmt: skip
         self._file.write(progress, is_last=True)
 
@@ -138,7 +139,8 @@ class Worker:
     def _run_logged(self, path: Path, record: RunRecord) -> State:
         """Expected failures end the run, not the worker; a full disk or a broken machine ends this process."""
         try:
-            watcher = _Watcher(self._folder, path, record.spec.epochs, self._device)
+            name = f"{socket.gethostname()} {self._device}" if self._is_job else str(self._device)
+            watcher = _Watcher(self._folder, path, record.spec.epochs, self._device, name)
             return execute_run(path, *self._bench(record), watcher).state
         except NoSpaceError as error:
             self._end(path, State.QUEUED, f"paused: {error.problem}")

@@ -26,7 +26,8 @@ _COMMAND_S = 60.0
 _AT_MOST = 1000  # in the queue at a time; Slurm's default limit of an array is 1001
 _SHOWS_AFTER_S = 30.0
 _FULL_S = 60.0
-_SIGNAL_BEFORE_S = 90
+_SIGNAL_BEFORE_S = 90  # the end of its time, a job hears of it; less where its time is short
+_PATIENCE_S = 25.0  # of it for a step of training to end, and the record to be written
 _N_TIMEOUTS = 10_000  # submitit's own limit: ours is that an epoch must be done
 _MAX_FRUITLESS = 3
 _TERMINAL = {
@@ -61,7 +62,7 @@ class Job:
         from submitit.helpers import DelayedSubmission
 
         if self._command:
-            self._command.stop(_SIGNAL_BEFORE_S - 15)
+            self._command.stop(_PATIENCE_S)
         is_fruitless = self._epochs_done() <= self._epochs_before
         n_fruitless = self._n_fruitless + 1 if is_fruitless else 0
         if n_fruitless >= _MAX_FRUITLESS and self._run_id != PREPARATION:
@@ -198,7 +199,7 @@ class SlurmEngine:
         if self._is_local:
             local = self._submitit.LocalExecutor(self._jobs_path, max_num_timeout=_N_TIMEOUTS)
             local.update_parameters(
-                timeout_min=wanted.time, gpus_per_node=int(wanted.gpus), signal_delay_s=min(30, 30 * wanted.time)
+                timeout_min=wanted.time, gpus_per_node=int(wanted.gpus), signal_delay_s=_lead_s(wanted.time)
             )
             return local
         slurm = self._submitit.SlurmExecutor(self._jobs_path, max_num_timeout=_N_TIMEOUTS)
@@ -216,7 +217,7 @@ class SlurmEngine:
             ntasks_per_node=1,
             cpus_per_task=int(wanted.cpus),
             array_parallelism=wanted.array_parallelism,
-            signal_delay_s=_SIGNAL_BEFORE_S,
+            signal_delay_s=_lead_s(wanted.time),
             stderr_to_stdout=True,
             additional_parameters={"requeue": True, **wanted.extra},
             **{name: value for name, value in optional.items() if value is not None},
@@ -237,10 +238,10 @@ class SlurmEngine:
         return True
 
     def _end_of(self, run_id: str, job: Any) -> Ended | None:
-        outcome = self._outcome(run_id)
         if self._is_local:
             if not job.done():
                 return None
+            outcome = self._outcome(run_id)
             return Ended(run_id, outcome, "" if outcome else "its process has ended without an answer")
         state = self._states.get(job.job_id)
         if state is None and time.monotonic() - self._since_s[run_id] < _SHOWS_AFTER_S:
@@ -248,7 +249,7 @@ class SlurmEngine:
         if state is not None and state not in _TERMINAL:
             return None
         why = f"{state} in Slurm" if state else "no longer known to Slurm"
-        return Ended(run_id, outcome, why, was_cancelled=state == "CANCELLED")
+        return Ended(run_id, self._outcome(run_id), why, was_cancelled=state == "CANCELLED")
 
     def _outcome(self, run_id: str) -> Outcome | None:
         try:
@@ -271,6 +272,11 @@ class SlurmEngine:
             subprocess.run(command, capture_output=True, text=True, timeout=_COMMAND_S, check=True)
         except (OSError, subprocess.SubprocessError) as error:
             _log.warning("scancel: %s", getattr(error, "stderr", None) or error)
+
+
+def _lead_s(minutes: int) -> int:
+    """How long before the end of its time a job is told."""
+    return min(_SIGNAL_BEFORE_S, 15 * minutes)
 
 
 def _outcome_path(study_path: Path, run_id: str) -> Path:
