@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from engine.errors import LockedError
-from engine.files import TEMP_MARK, as_machine_error
+from engine.files import as_machine_error, temporary_leftovers
 from engine.jobs.plan import PLAN_FILE, read_plan
-from engine.lock import locked
+from engine.lock import holder_of, locked
 from engine.runs.attention_maps import ATTENTION_FILE
 from engine.runs.record import RunRecord, State, write_record
 from engine.runs.study_folder import StudyFolder
@@ -109,6 +109,11 @@ def refuse_running(folder: StudyFolder) -> None:
     holder = folder.running_by()
     if holder is not None:
         raise LockedError(str(folder.path), f"is being run by {holder}", f'stop it first: "simtui stop {folder.path}"')
+    running = next((each for each in folder.listing().records if each.state is State.RUNNING), None)
+    if running is not None:  # on a cluster, where its scheduler has died
+        holder = holder_of(folder.run_lock_path(running.run_id))
+        problem = f"its run {running.run_id} goes on in {holder}"
+        raise LockedError(str(folder.path), problem, f'stop it first: "simtui stop {folder.path}"')
 
 
 def _without(record: RunRecord, folder: StudyFolder, gone: set[Path]) -> RunRecord:
@@ -136,8 +141,8 @@ def _n_bytes(path: Path) -> int:
 
 
 def _leftovers(folder: StudyFolder) -> Iterator[Path]:
-    for mark in (TEMP_MARK, ".stale-"):
-        yield from sorted(folder.path.rglob(f"*{mark}*"))
+    yield from temporary_leftovers(folder.path)
+    yield from sorted(folder.path.rglob("*.stale-*"))  # the locks of dead processes, as an older simtui left them
 
 
 def _resume_points(folder: StudyFolder, records: Iterable[RunRecord]) -> Iterator[Path]:

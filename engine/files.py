@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BufferedReader
@@ -17,8 +18,12 @@ from typing import Any
 
 from engine.errors import DamagedError, MachineError, NoSpaceError
 from engine.fault_points import reach
+from engine.process import may_live, writer_mark
 
 TEMP_MARK = ".tmp-"
+_FORGOTTEN_S = 3600.0  # who writes a file touches it far more often
+_CLOCK_S = 60.0
+_clocks: dict[int, tuple[float, float]] = {}  # of each file system: asked when, and its lead over the monotonic clock
 _MAX_SMALL_BYTES = 1 << 28  # the manifest of a million images
 
 
@@ -35,7 +40,7 @@ def atomic_path(path: Path, n_bytes: int = 0) -> Iterator[Path]:
         NoSpaceError: no space is left.
         MachineError: the folder cannot be written.
     """
-    temp_path = path.with_name(f"{path.name}{TEMP_MARK}{os.getpid()}")
+    temp_path = temporary_path(path)
     point = f"{path.parent.name}/{path.name}"
     n_written = 0
     try:
@@ -68,7 +73,7 @@ def atomic_write(path: Path, content: bytes | str) -> None:
 
 def write_hint(path: Path, content: str) -> bool:
     """Writes what may be lost, whole but not forced to the disk; False where it cannot be written."""
-    temp_path = path.with_name(f"{path.name}{TEMP_MARK}{os.getpid()}")
+    temp_path = temporary_path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temp_path.write_text(content, "utf-8", "surrogatepass")
@@ -135,9 +140,42 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def file_system_s(folder: Path) -> float:
+    """The time by the clock that stamps the files in a folder: that of a file server may differ from this machine's.
+
+    Asked once a minute for each file system. Where the folder cannot be written, this machine's clock has to do.
+    """
+    now_s = time.monotonic()
+    device = folder.stat().st_dev
+    known = _clocks.get(device)
+    if known is None or now_s - known[0] > _CLOCK_S:
+        probe_path = temporary_path(folder / "clock")
+        stamp_s = time.time()
+        with contextlib.suppress(OSError):
+            probe_path.touch()
+            stamp_s = probe_path.stat().st_mtime
+            probe_path.unlink()
+        known = _clocks[device] = (now_s, stamp_s - now_s)
+    return now_s + known[1]
+
+
+def temporary_path(path: Path) -> Path:
+    """Where this process, and no other on any host, prepares what is to stand at `path`."""
+    return path.with_name(f"{path.name}{TEMP_MARK}{writer_mark()}")
+
+
+def temporary_leftovers(folder: Path) -> Iterator[Path]:
+    """What writers that died have left under `folder`: not what a living one, on this host or another, works on."""
+    for temp_path in sorted(folder.rglob(f"*{TEMP_MARK}*")):
+        mark = temp_path.name.rpartition(TEMP_MARK)[2]
+        with contextlib.suppress(FileNotFoundError):
+            if not may_live(mark) or file_system_s(folder) - temp_path.stat().st_mtime > _FORGOTTEN_S:
+                yield temp_path
+
+
 def sweep_temporary(folder: Path) -> None:
     """Removes what writers that died have left under `folder`; the caller holds the lock of the folder."""
-    for temp_path in folder.rglob(f"*{TEMP_MARK}*"):
+    for temp_path in temporary_leftovers(folder):
         if temp_path.is_dir():
             shutil.rmtree(temp_path, ignore_errors=True)
         else:

@@ -7,27 +7,26 @@ holder touches its file every few seconds: where its process cannot be asked, it
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import os
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
-import psutil
-
 from engine.errors import LockedError
-from engine.files import as_machine_error, read_small
+from engine.files import TEMP_MARK, as_machine_error, file_system_s, read_small, temporary_path
+from engine.process import space, started
 
 BEAT_S = 10.0
 SILENT_S = 180.0
 _EXIT_LOST = 75
+_ASIDE_MARK = f"{TEMP_MARK}stale-"
 _log = logging.getLogger(__name__)
 
 
@@ -52,9 +51,14 @@ class Holder:
     @property
     def is_alive(self) -> bool:
         """Certain for a process of this machine; one of another is believed to live until it has been silent long."""
-        if (self.host, self.space) == (socket.gethostname(), _space()):
-            return _started(self.pid) == self.started
+        if (self.host, self.space) == (socket.gethostname(), space()):
+            return started(self.pid) == self.started
         return self.silent_s < SILENT_S
+
+    @property
+    def identity(self) -> tuple[str, int, str, str]:
+        """What tells it from any other holder, ever."""
+        return self.host, self.pid, self.started, self.space
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -73,15 +77,17 @@ def locked(lock_path: Path) -> Iterator[None]:
     Raises:
         LockedError: another process holds it.
     """
-    me = Holder(socket.gethostname(), os.getpid(), _started(os.getpid()), _space())
-    _take(lock_path, me)
-    is_done = threading.Event()
-    threading.Thread(target=_beat, args=(lock_path, me, is_done), name="simtui-lock", daemon=True).start()
+    me = Holder(socket.gethostname(), os.getpid(), started(os.getpid()), space())
+    has_taken_over = _take(lock_path, me)
+    _beats.begin(lock_path, me)
     try:
         yield
     finally:
-        is_done.set()
+        _beats.end(lock_path)
         shutil.rmtree(lock_path, ignore_errors=True)
+        if has_taken_over:
+            for aside_path in lock_path.parent.glob(f"{lock_path.name}{_ASIDE_MARK}*"):
+                shutil.rmtree(aside_path, ignore_errors=True)
 
 
 def _read(lock_path: Path) -> Holder | None:
@@ -96,28 +102,25 @@ def _read(lock_path: Path) -> Holder | None:
         who = "an unknown host", 0, "", ""
     if not lock_path.exists():
         return None
-    here = (who[0], who[3]) == (socket.gethostname(), _space())
+    here = (who[0], who[3]) == (socket.gethostname(), space())
     return Holder(*who, silent_s=0.0 if here else _silent_s(lock_path, file_path))
 
 
 def _silent_s(lock_path: Path, file_path: Path) -> float:
-    """How long ago the holder touched its file, by the clock of the file system where it can be asked."""
+    """How long ago the holder touched its file, by the clock of the file system."""
     try:
-        beat_s = file_path.stat().st_mtime
+        return max(0.0, file_system_s(lock_path.parent) - file_path.stat().st_mtime)
     except OSError:
         return 0.0
-    now_s = time.time()
-    probe_path = lock_path.with_name(f"{lock_path.name}.tmp-clock-{os.getpid()}")
-    with contextlib.suppress(OSError):  # read-only: this machine's clock has to do
-        probe_path.touch()
-        now_s = probe_path.stat().st_mtime
-        probe_path.unlink()
-    return max(0.0, now_s - beat_s)
 
 
-def _take(lock_path: Path, me: Holder) -> None:
-    """The folder appears under its name with the holder already inside: no reader ever sees a lock without one."""
-    prepared_path = lock_path.with_name(f"{lock_path.name}.tmp-{os.getpid()}")
+def _take(lock_path: Path, me: Holder) -> bool:
+    """Takes the lock; returns whether a dead holder had left one, which lies beside it now.
+
+    The folder appears under its name with the holder already inside: no reader ever sees a lock without one.
+    """
+    prepared_path = temporary_path(lock_path)
+    has_taken_over = False
     try:
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(prepared_path, ignore_errors=True)
@@ -127,9 +130,11 @@ def _take(lock_path: Path, me: Holder) -> None:
             try:
                 # Renaming onto a folder that is not empty fails on every system: that makes it a lock.
                 prepared_path.rename(lock_path)
-                return
+                return has_taken_over
             except OSError:
                 holder = _read(lock_path)
+                if holder is not None and holder.identity == me.identity and not prepared_path.exists():
+                    return has_taken_over  # a file server did it, and lost its answer
                 if holder is not None and holder.is_alive:
                     raise LockedError(
                         str(lock_path.parent),
@@ -137,7 +142,8 @@ def _take(lock_path: Path, me: Holder) -> None:
                         f"wait for it, or stop it; if that machine is gone, remove {lock_path}",
                     ) from None
                 _log.warning("%s was left behind by %s: taken over", lock_path, holder)
-                _put_aside(lock_path)
+                _put_aside(lock_path, holder)
+                has_taken_over = True
         raise LockedError(str(lock_path.parent), "is being taken by another process", "try again")
     except OSError as error:
         raise as_machine_error(error, lock_path) from error
@@ -145,51 +151,59 @@ def _take(lock_path: Path, me: Holder) -> None:
         shutil.rmtree(prepared_path, ignore_errors=True)
 
 
-def _put_aside(stale_path: Path) -> None:
-    """Removes a dead holder's lock; of two processes that try at once, one rename wins."""
-    aside_path = stale_path.with_name(f"{stale_path.name}.stale-{os.getpid()}")
-    try:
-        stale_path.rename(aside_path)
-    except FileNotFoundError:
-        return
-    shutil.rmtree(aside_path, ignore_errors=True)
+def _put_aside(stale_path: Path, dead: Holder | None) -> None:
+    """Moves a dead holder's lock away, to a name of that holder, where it stays while the new one holds the lock.
 
-
-def _beat(lock_path: Path, me: Holder, is_done: threading.Event) -> None:
-    """Touches the holder's file until the lock is given back.
-
-    A machine that slept may find that its lock has been taken over: two processes must not write, so this one ends.
+    So one rename wins where two processes try at once, and a slow second one cannot move the lock of the first.
     """
-    while not is_done.wait(BEAT_S):
-        holder = _read(lock_path)
-        if is_done.is_set():
-            return
-        if holder is not None and (holder.host, holder.pid, holder.started) != (me.host, me.pid, me.started):
-            _log.error("%s has been taken over by %s while this process was silent: ending", lock_path, holder)
-            os._exit(_EXIT_LOST)
-        with contextlib.suppress(OSError):
-            os.utime(lock_path / "holder.json")
-
-
-def _started(pid: int) -> str:
-    """When a process started, in ticks since the boot: unlike a time of day, setting the clock does not change it."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-        return status.rpartition(")")[2].split()[19]
-    except OSError:
-        pass
-    try:
-        return f"{psutil.Process(pid).create_time():.0f}"
-    except psutil.Error:
-        return ""
-
-
-@cache
-def _space() -> str:
-    """This boot of this machine, and the namespace in which process numbers mean something."""
-    parts = []
+    who = hashlib.sha256(repr(dead.identity if dead else None).encode()).hexdigest()[:12]
     with contextlib.suppress(OSError):
-        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        stale_path.rename(stale_path.with_name(f"{stale_path.name}{_ASIDE_MARK}{who}"))
+
+
+class _Beats:
+    """Touches the holder's file of every lock of this process: one thread, however many there are.
+
+    A machine that slept may find that a lock has been taken over: two processes must not write, so this one ends.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[Path, Holder] = {}
+        self._guard = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def begin(self, lock_path: Path, me: Holder) -> None:
+        """Touches this one too."""
+        with self._guard:
+            self._held[lock_path] = me
+            if self._thread is None:
+                # A fork has no threads, and holds none of its parent's locks.
+                os.register_at_fork(after_in_child=self.__init__)  # type: ignore[misc]
+                self._thread = threading.Thread(target=self._beat, name="simtui-lock", daemon=True)
+                self._thread.start()
+
+    def end(self, lock_path: Path) -> None:
+        """Touches this one no more; when it returns, its folder may go."""
+        with self._guard:
+            self._held.pop(lock_path, None)
+
+    def _beat(self) -> None:
+        wake = threading.Event()
+        while True:
+            wake.wait(BEAT_S)
+            for lock_path in list(self._held):
+                with self._guard:
+                    if me := self._held.get(lock_path):
+                        _touch(lock_path, me)
+
+
+def _touch(lock_path: Path, me: Holder) -> None:
+    holder = _read(lock_path)
+    if holder is not None and holder.identity != me.identity:
+        _log.error("%s has been taken over by %s while this process was silent: ending", lock_path, holder)
+        os._exit(_EXIT_LOST)
     with contextlib.suppress(OSError):
-        parts.append(str(Path("/proc/self/ns/pid").readlink()))
-    return " ".join(parts)
+        os.utime(lock_path / "holder.json")
+
+
+_beats = _Beats()

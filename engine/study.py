@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, field, fields, is_dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -49,6 +50,7 @@ Method = Annotated[str, AfterValidator(_known_method)]
 RunMethod = Annotated[str, AfterValidator(lambda name: name if name == COMPARED else _known_method(name))]
 Precision = Literal["auto", "float32", "bfloat16"]
 Keep = Literal["all", "ends", "none"]
+ExecutorKind = Literal["local", "ray", "slurm"]
 if TYPE_CHECKING:
     SimilarityName = str
     QualityName = str
@@ -168,6 +170,33 @@ class MachineSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class ExecutorSection:
+    """What places the runs; changes where and when results come, not (up to rounding) what they are.
+
+    `local` goes by `[machine]` alone. `gpus`, `cpus` and `memory_gb` are what a run gets; parts of a GPU are for `ray`.
+    `max_retries`: how often a run goes on elsewhere after its node was lost. `address` and `shared` are for `ray`:
+    whether every node sees the study folder under the same path. `partition` and what follows are for `slurm`; `time`
+    is in minutes, `extra` holds any other option of `sbatch`. `cluster = "local"` tries submitit out on this machine,
+    without Slurm.
+    """
+
+    kind: ExecutorKind = "local"
+    gpus: Annotated[float, Field(ge=0, le=64)] = 1.0
+    cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
+    memory_gb: Annotated[float, Field(gt=0)] | None = None
+    max_retries: Annotated[int, Field(ge=0, le=1000, strict=True)] = 5
+    address: str = ""
+    shared: bool = True
+    partition: str = ""
+    time: _Count = 1440
+    account: str = ""
+    qos: str = ""
+    array_parallelism: _Count = 256
+    extra: dict[str, str | int | bool] = field(default_factory=dict)
+    cluster: Literal["slurm", "local"] = "slurm"
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Study:
     """A whole request, resolved: paths are absolute, defaults filled in."""
 
@@ -181,6 +210,7 @@ class Study:
     method: MethodSection = MethodSection()
     measure: MeasureSection = MeasureSection()
     machine: MachineSection = MachineSection()
+    executor: ExecutorSection = ExecutorSection()
 
 
 _SECTIONS: Sections = {
@@ -195,6 +225,7 @@ _SECTIONS: Sections = {
     **{f"method.{name}": settings for name, settings in _METHOD_SETTINGS.items()},
     "measure": MeasureSection,
     "machine": MachineSection,
+    "executor": ExecutorSection,
     "": Study,
 }
 
@@ -203,6 +234,13 @@ _SECTIONS: Sections = {
 _LATER_SETTINGS = {
     "rotation": 0.0, "colour": 0.0, "class_weights": "none", "sampling": "shuffle",
     "origin_probe_n": ProbeSection.origin_n, "attention_n": AttentionSection.n,
+}  # fmt: skip
+
+
+# By these simtui places the runs and finds them again.
+_OPTIONS_OF_ITS_OWN = {
+    "account", "array", "cpus-per-task", "error", "gres", "gpus", "gpus-per-node", "job-name", "mem", "nodes", "ntasks",
+    "ntasks-per-node", "open-mode", "output", "partition", "qos", "signal", "time", "wrap",
 }  # fmt: skip
 
 
@@ -228,7 +266,7 @@ class RunSpec:
     attention_n: int = AttentionSection.n
     settings: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def spec_hash(self) -> str:
         """SHA-256 of the settings of this run; file locations, retention and its sister runs do not count."""
         value = asdict(self)
@@ -248,7 +286,7 @@ class RunSpec:
                 section.pop(setting)
         return digest(value)
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """A folder name that a person can read and that the settings decide."""
         slug = re.sub(r"[^a-z0-9]+", "-", self.backbone.name.lower()).strip("-")
@@ -367,6 +405,17 @@ def run_specs(study: Study) -> tuple[RunSpec, ...]:
     )
 
 
+def with_executor(study: Study, kind: ExecutorKind) -> Study:
+    """The same study, placed by another executor.
+
+    Raises:
+        StudyError: its settings are not for that one.
+    """
+    changed = replace(study, executor=replace(study.executor, kind=kind))
+    _check_executor(changed.executor, Path("study file"))
+    return changed
+
+
 def plain(value: Any) -> Any:
     """Nested dictionaries and lists without what is unset: TOML has no null."""
     if is_dataclass(value):
@@ -444,6 +493,28 @@ def _check_methods(study: Study, path: Path) -> None:
         )
 
 
+def _check_executor(executor: ExecutorSection, path: Path) -> None:
+    """Whole GPUs, but for Ray's parts of one; whole processors for Slurm; nothing that could become another option."""
+    kind, gpus, cpus = executor.kind, executor.gpus, executor.cpus
+    problem = ""
+    if gpus != int(gpus) and (kind == "slurm" or gpus > 1):
+        problem = f"gpus = {gpus:g}: need a whole number (or, with ray, a part of one)"
+    elif cpus != int(cpus) and kind == "slurm":
+        problem = f"cpus = {cpus:g}: need a whole number with slurm"
+    elif not re.fullmatch(r"|auto|local|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+", executor.address):
+        problem = f'address = "{executor.address}": need "auto", "local" or HOST:PORT (on a node of the cluster)'
+    for name, value in (("partition", executor.partition), ("account", executor.account), ("qos", executor.qos)):
+        if not value.isprintable():
+            problem = f"{name}: need a text on one line"
+    for name, given in executor.extra.items():
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or not str(given).isprintable():
+            problem = f'extra: "{name}" is no option of sbatch, or its value is not on one line'
+        elif name in _OPTIONS_OF_ITS_OWN:
+            problem = f'extra: "{name}" is for simtui to set (it has a setting of its own, or the runs go by it)'
+    if problem:
+        raise StudyError(path.name, f"executor.{problem}", "correct or remove the setting")
+
+
 def _checked(study: Study, path: Path) -> Study:
     """What no single setting shows."""
     lists: dict[str, Sequence[str]] = {
@@ -466,6 +537,7 @@ def _checked(study: Study, path: Path) -> Study:
                 f"{section}.window = {list(window)}: need the low end below the high end",
                 "correct the value",
             )
+    _check_executor(study.executor, path)
     if study.finetune.warmup_epochs >= study.finetune.epochs > 1:
         raise StudyError(
             path.name,

@@ -25,6 +25,7 @@ from simtui.safe_text import safe
 
 if TYPE_CHECKING:
     from engine.runs.study_folder import StudyFolder
+    from engine.study import ExecutorKind
 
 _FOLDER = click.Path(path_type=Path)
 _FORMAT = click.Choice(["csv", "tsv", "markdown", "latex", "parquet"])
@@ -97,26 +98,39 @@ def serve(studies: tuple[Path, ...], port: int) -> None:
 
 @commands.command(
     **examples(
-        "simtui run study.toml", "simtui run study.toml --out results/isic2018 --wait", "simtui run results/isic2018"
+        "simtui run study.toml",
+        "simtui run study.toml --out results/isic2018 --wait",
+        "simtui run results/isic2018",
+        "simtui run study.toml --executor slurm",
     )
 )
 @click.argument("study", type=_FOLDER)
 @click.option("--out", type=_FOLDER, help="The study folder.  [default: studies/NAME beside the study file]")
+@click.option(
+    "--executor",
+    type=click.Choice(["local", "ray", "slurm"]),
+    help="What places the runs; kept in the study folder.  [default: as the study says, else local]",
+)
 @click.option("--wait", is_flag=True, help="Stay and show progress; ctrl+c stops the study at the next epoch.")
-def run(study: Path, out: Path | None, wait: bool) -> None:
+def run(study: Path, out: Path | None, executor: ExecutorKind | None, wait: bool) -> None:
     """Start or continue a study; it outlives the terminal.
 
     STUDY is a study file, or the folder of a study that is to go on. Finished runs are kept, interrupted ones continue
-    from their last epoch, failed ones are tried again.
+    from their last epoch, failed ones are tried again. On Ray (simtui[ray]) or Slurm (simtui[slurm]), [executor] of the
+    study says what a run gets.
     """
     from engine.jobs.launch import detach_study, make_study_folder, start_study
     from engine.jobs.progress import study_progress
-    from engine.study import load_study
+    from engine.study import load_study, with_executor
 
     if study.is_dir():
         folder = _study_folder(study)
+        if executor and executor != folder.study.executor.kind:
+            folder = make_study_folder(with_executor(folder.study, executor), study)
     else:
         request = load_study(study)
+        if executor:
+            request = with_executor(request, executor)
         folder = make_study_folder(request, out or study.parent / "studies" / request.study.name)
     if wait:
         from simtui.follow import follow

@@ -304,10 +304,10 @@ class _StudyReader:
         is_running = folder.running_by() is not None
         if is_running or listing != self._listing or self._progress is None or self._progress.is_running:
             self._progress = study_progress(folder, listing)
-        if listing != self._listing:
+        if listing is not self._listing:
             self._stamped_s = None
-        self._listing = listing
-        self._records = list(in_study_order(listing.records, study))
+            self._listing = listing
+            self._records = list(in_study_order(listing.records, study))
         return Snapshot(
             self._path,
             study.study.name,

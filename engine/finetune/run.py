@@ -90,6 +90,7 @@ def memory_error(where: str, device: torch.device, batch_size: int) -> DeviceMem
 class _Run:
     def __init__(self, run_path: Path, record: RunRecord, bench: Bench, watcher: Watcher) -> None:
         self._started_s, self._waited_s = time.monotonic(), 0.0
+        self._epoch_started_s = self._started_s
         self._path, self._record, self._bench, self._watcher = run_path, record, bench, watcher
         self._spec = record.spec
         self._checkpoints = Checkpoints(run_path)
@@ -115,14 +116,9 @@ class _Run:
             if self._watcher.should_stop():
                 self._update(state=State.STOPPED, reason="stopped as asked")
                 return self._record
-            started_s = time.monotonic()
+            self._epoch_started_s = time.monotonic()
             self._finish_epoch(epoch, self._train(epoch))
-            seconds = round(time.monotonic() - started_s, 3)
-            self._update(
-                epoch_seconds=(*self._record.epoch_seconds, seconds),
-                waited_seconds=(*self._record.waited_seconds, round(self._waited_s, 3)),
-            )
-            self._log_epoch(epoch, seconds)
+            self._log_epoch(epoch)
         # Done first: with the resume points gone, a run that is not done would start again.
         self._update(state=State.DONE, files=self._files())
         reach("run:done")
@@ -183,7 +179,12 @@ class _Run:
         if seen is not None:
             self._keep(epoch, seen.probes, is_end)
         self._checkpoints.save_resume_point(ResumePoint(epoch, self._learner.state()))
-        self._update(epochs_done=epoch, first=self._metrics(0), last=self._metrics(epoch))
+        times: dict[str, object] = {}
+        if epoch > 0:  # with the epoch itself: a process that ends here must not leave one without its time
+            seconds = round(time.monotonic() - self._epoch_started_s, 3)
+            times["epoch_seconds"] = (*self._record.epoch_seconds, seconds)
+            times["waited_seconds"] = (*self._record.waited_seconds, round(self._waited_s, 3))
+        self._update(epochs_done=epoch, first=self._metrics(0), last=self._metrics(epoch), **times)
 
     def _quality(self, seen: Observation) -> dict[str, float]:
         inputs, asked = self._bench.inputs, self._spec.measure.quality
@@ -247,10 +248,11 @@ class _Run:
             found[name] = _or_none(np.diagonal(matrices[epoch]).astype(np.float64).mean())
         return found
 
-    def _log_epoch(self, epoch: int, seconds: float) -> None:
+    def _log_epoch(self, epoch: int) -> None:
         """One line an epoch, for who looks at the log: how the loss goes, and how long it took."""
         last = self._record.last
         said = ", ".join(f"{name} {value:.4f}" for name in _LOGGED if (value := last.get(name)) is not None)
+        seconds = self._record.epoch_seconds[-1]
         _log.info("%s: epoch %d of %d: %s; %.1f s", self._record.run_id, epoch, self._spec.epochs, said, seconds)
 
     def _files(self) -> dict[str, str]:

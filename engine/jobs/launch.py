@@ -16,6 +16,7 @@ from pathlib import Path
 
 from engine.errors import DamagedError, LockedError, MachineError, StudyError
 from engine.files import as_machine_error, atomic_write
+from engine.runs.record import State
 from engine.runs.study_folder import StudyFolder
 from engine.study import Study, freeze_study, load_study
 from engine.study_changes import extended_study
@@ -160,11 +161,18 @@ class Stopping:
 
 
 def stop_study(folder: StudyFolder, *, now: bool = False) -> Stopping:
-    """Asks a running study to stop: at the next epoch of each run, or at once, losing the epoch that has begun."""
-    if folder.running_by() is None:
+    """Asks a running study to stop: at the next epoch of each run, or at once, losing the epoch that has begun.
+
+    Runs on a cluster whose scheduler has died hear it too, at their next epoch.
+    """
+    if folder.running_by() is None and not _has_running(folder):
         return Stopping(False)
     atomic_write(folder.stop_path, "now\n" if now else "at the next epoch\n")
     return Stopping(True)
+
+
+def _has_running(folder: StudyFolder) -> bool:
+    return any(record.state is State.RUNNING for record in folder.listing().records)
 
 
 def end_study(process: subprocess.Popen[bytes]) -> None:

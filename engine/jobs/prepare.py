@@ -151,7 +151,18 @@ def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:
     Raises:
         MachineError: the study names a device that is not there.
     """
-    wanted = study.machine.device
+    devices = devices_of(study.machine.device)
+    n_workers = study.machine.workers or n_workers_of(devices)
+    precision = precision_of(study.finetune.precision, torch.device(devices[0]))
+    return Plan(devices, n_workers, max(1, n_cpus() // n_workers), precision, manifest, origin_manifest)
+
+
+def devices_of(wanted: str) -> tuple[str, ...]:
+    """The devices that this process sees, or the one that is wanted.
+
+    Raises:
+        MachineError: the one that is wanted is not there.
+    """
     n_gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if wanted.startswith("cuda") and int(wanted.partition(":")[2] or 0) >= n_gpus:
         raise MachineError(
@@ -160,10 +171,7 @@ def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:
             'set device = "auto", or see "simtui doctor"',
         )
     found = tuple(f"cuda:{i}" for i in range(n_gpus)) or ("cpu",)
-    devices = found if wanted == "auto" else (wanted,)
-    n_workers = study.machine.workers or n_workers_of(devices)
-    precision = precision_of(study.finetune.precision, torch.device(devices[0]))
-    return Plan(devices, n_workers, max(1, n_cpus() // n_workers), precision, manifest, origin_manifest)
+    return found if wanted == "auto" else (wanted,)
 
 
 def n_workers_of(devices: tuple[str, ...]) -> int:

@@ -1,7 +1,9 @@
 """Takes the runs of a study one after another on one device: `python -m engine.jobs.worker STUDY --slot N [--prepare]`.
 
-A run is claimed by its lock, so any number of workers share the queue without a server. Exit code 75: no space is left
-on the disk; what was being done can go on when there is.
+On a cluster one process prepares the study (`--only-prepare`), and each run is one command (`--run ID`) that an
+executor places anywhere and as often as it likes: a run is claimed by its lock and goes on from its last epoch, so any
+number of workers share the queue without a server. Exit code 75: no space is left on the disk; what was being done can
+go on when there is.
 """
 
 from __future__ import annotations
@@ -10,8 +12,6 @@ import argparse
 import contextlib
 import logging
 import platform
-import shlex
-import signal
 import socket
 import sys
 import time
@@ -19,7 +19,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import FrameType
 
 import torch
 
@@ -39,15 +38,17 @@ from engine.finetune.recipes.recipe import learning_rate
 from engine.finetune.reference import load_reference_backbone
 from engine.finetune.run import Bench, execute_run, memory_error
 from engine.jobs.device_load import DeviceMeter
+from engine.jobs.ending import Stopped, end_in_order
+from engine.jobs.executors.command import failure_line
+from engine.jobs.executors.executor import EXIT_PAUSED
 from engine.jobs.logs import run_log
 from engine.jobs.plan import PLAN_FILE, Plan, read_plan
-from engine.jobs.prepare import Preparation
-from engine.jobs.scheduler import EXIT_PAUSED
+from engine.jobs.prepare import Preparation, devices_of
 from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, Stage, Throttled
 from engine.lock import holder_of, locked
-from engine.runs.record import Provenance, RunRecord, Session, State, read_record, write_record
+from engine.runs.record import Provenance, RunRecord, Session, State, command_of, read_record, write_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import RunSpec, needs_run, run_specs
+from engine.study import RunSpec, Study, needs_run, run_specs
 
 _PACKAGES = ("simtui", "torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
 MAX_ATTEMPTS = 3
@@ -56,15 +57,12 @@ _DEVICE_IS_LOST: tuple[type[Exception], ...] = (torch.AcceleratorError,) if hasa
 _log = logging.getLogger("simtui.worker")
 
 
-class Stopped(BaseException):
-    """A signal asked this process to end; not an `Exception`, so that nothing takes it for a failed run."""
-
-
 class _Watcher:
     """Writes where a run is, and looks whether the study is asked to stop."""
 
-    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int, device: torch.device) -> None:
-        self._folder, self._epochs, self._device = folder, epochs, device
+    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int, device: torch.device, name: str) -> None:
+        """`name`: that of the device, for whoever looks at the study."""
+        self._folder, self._epochs, self._name = folder, epochs, name
         self._file, self._meter = Throttled(run_path / PROGRESS_FILE), DeviceMeter(device)
 
     def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
@@ -73,7 +71,7 @@ class _Watcher:
         load = self._meter.read()
         progress = RunProgress(
             epoch, self._epochs, step, n_steps, images_per_s, loss, waited_share,
-            str(self._device), load.memory_used_mb, load.memory_total_mb, load.utilisation,
+            self._name, load.memory_used_mb, load.memory_total_mb, load.utilisation,
         )  # fmt: skip
         self._file.write(progress, is_last=True)
 
@@ -82,11 +80,13 @@ class _Watcher:
 
 
 class Worker:
-    """One process on one device."""
+    """One process on one device. With `is_job` it is one of a cluster, which may end it to start it elsewhere."""
 
-    def __init__(self, folder: StudyFolder, slot: int) -> None:
-        self._folder = folder
+    def __init__(self, folder: StudyFolder, slot: int, *, is_job: bool = False) -> None:
+        self._folder, self._is_job = folder, is_job
         self._plan: Plan = read_plan(folder.path / PLAN_FILE)
+        if is_job:
+            self._plan = _plan_of_job(folder.study, self._plan)
         self._device = torch.device(self._plan.devices[slot % len(self._plan.devices)])
         self._preparation = Preparation(folder, reports=False)
         torch.set_num_threads(self._plan.threads)
@@ -101,26 +101,36 @@ class Worker:
             elif not self._can_any_begin():
                 return
 
+    def run_one(self, run_id: str) -> None:
+        """Takes this run, unless it is done, or another process works on it."""
+        if not self._folder.stop_path.exists():
+            self._take(run_id)
+
     def _take_runs(self) -> bool:
         """Goes through the runs once; returns whether one of them is to be tried again."""
         comes_again = False
         for spec in run_specs(self._folder.study):
             if self._folder.stop_path.exists():
                 return False
-            path = self._folder.run_path(spec.run_id)
-            try:
-                with locked(path / "run.lock"):
-                    record = read_record(path)
-                    if record.state is State.QUEUED and not self._can_begin(path, spec):
-                        continue
-                    # Interrupted: the scheduler has started this worker for one that died.
-                    if record.state in (State.QUEUED, State.RUNNING):
-                        comes_again |= self._run(path, record) is State.QUEUED
-            except LockedError:
-                continue
-            except DamagedError as error:
-                _log.error("%s", error)  # its folder stays as it is, for the user to look at; the others go on
+            comes_again |= self._take(spec.run_id) is State.QUEUED
         return comes_again
+
+    def _take(self, run_id: str) -> State | None:
+        """Runs it, and returns how it ended; None where there is nothing to do for this process."""
+        path = self._folder.run_path(run_id)
+        try:
+            if not _is_open(read_record(path)):  # before the lock: a study has thousands that are done
+                return None
+            with locked(path / "run.lock"):
+                record = read_record(path)
+                if record.state is State.QUEUED and not self._can_begin(path, record.spec):
+                    return None
+                return self._run(path, record) if _is_open(record) else None
+        except LockedError as error:
+            _log.info("%s", error)
+        except DamagedError as error:
+            _log.error("%s", error)  # its folder stays as it is, for the user to look at; the others go on
+        return None
 
     def _can_begin(self, path: Path, spec: RunSpec) -> bool:
         """Whether what a run is made from is done; where that has failed, so has the run."""
@@ -162,13 +172,14 @@ class Worker:
     def _run_logged(self, path: Path, record: RunRecord) -> State:
         """Expected failures end the run, not the worker; a full disk or a broken machine ends this process."""
         try:
-            watcher = _Watcher(self._folder, path, record.spec.epochs, self._device)
+            name = f"{socket.gethostname()} {self._device}" if self._is_job else str(self._device)
+            watcher = _Watcher(self._folder, path, record.spec.epochs, self._device, name)
             return execute_run(path, *self._bench(record), watcher).state
         except NoSpaceError as error:
             self._end(path, State.QUEUED, f"paused: {error.problem}")
             raise
-        except MachineError:
-            self._end(path, State.STOPPED, "the machine could not go on")
+        except MachineError as error:
+            self._end(path, *self._left(f"the machine could not go on: {error.problem}"))
             raise
         except DeviceMemoryError as error:
             return self._try_again(path, error)
@@ -178,7 +189,7 @@ class Worker:
             _log.error("%s: %s", record.run_id, error)
             return self._end(path, State.FAILED, one_line(error))
         except Stopped:
-            self._end(path, State.STOPPED, "stopped by a signal")
+            self._end(path, *self._left("stopped by a signal"))
             raise
         except _DEVICE_IS_LOST:
             raise  # the device's state in this process is lost: the scheduler starts another, and counts
@@ -187,6 +198,11 @@ class Worker:
             return self._end(path, State.FAILED, f"{type(error).__name__}: {error}; see {self._folder.log_path}")
         finally:
             (path / PROGRESS_FILE).unlink(missing_ok=True)
+
+    def _left(self, reason: str) -> tuple[State, str]:
+        """What becomes of a run that this process leaves: a job of a cluster is placed again unless all is to stop."""
+        goes_on = self._is_job and not self._folder.stop_path.exists()
+        return (State.QUEUED, f"goes on later: {reason}") if goes_on else (State.STOPPED, reason)
 
     def _try_again(self, path: Path, error: SimtuiError) -> State:
         attempts = read_record(path).attempts + 1
@@ -204,7 +220,7 @@ class Worker:
             _of_inputs(inputs),
             dataset_path=self._folder.study.data.path,
             origin_path=self._folder.study.origin.path if self._folder.study.origin else "",
-            command=f"simtui run {shlex.quote(str(self._folder.study_file_path.resolve()))} --out NEW_FOLDER",
+            command=command_of(self._folder.study_file_path),
             paradigm=info.paradigm,
             input_size=info.input_size,
             layers=reference.probe.layers,
@@ -247,6 +263,35 @@ def _state_of(path: Path) -> State:
         return read_record(path).state
     except DamagedError:
         return State.FAILED
+
+
+def _is_open(record: RunRecord) -> bool:
+    """Whether there is something to do. Seen as running without its lock: a process died, and this one is for it."""
+    return record.state in (State.QUEUED, State.RUNNING)
+
+
+def _plan_of_job(study: Study, plan: Plan) -> Plan:
+    """A job goes by what the cluster gives it: its node is not the one that prepared.
+
+    Raises:
+        MachineError: the job was to have a GPU, and sees none.
+    """
+    refuse_missing_gpu(study)
+    return replace(plan, devices=devices_of(study.machine.device)[:1], threads=max(1, int(study.executor.cpus)))
+
+
+def refuse_missing_gpu(study: Study) -> None:
+    """Training for days on a CPU is not what was asked for.
+
+    Raises:
+        MachineError: the executor gives each run a GPU, and this process sees none.
+    """
+    if study.machine.device == "auto" and study.executor.gpus > 0 and devices_of("auto") == ("cpu",):
+        raise MachineError(
+            f"executor.gpus = {study.executor.gpus:g}",
+            f"torch {torch.__version__} sees no GPU on {socket.gethostname()}, where {study.executor.kind} placed it",
+            'see "simtui doctor" there; for a cluster without GPUs set executor.gpus = 0',
+        )
 
 
 def refuse_other_settings(record: RunRecord, now: Provenance, session: Session) -> None:
@@ -311,31 +356,41 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("study", type=Path)
     parser.add_argument("--slot", type=int, default=0)
     parser.add_argument("--prepare", action="store_true")
+    parser.add_argument("--only-prepare", action="store_true")
+    parser.add_argument("--run")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise Stopped
-
-    signal.signal(signal.SIGTERM, stop)
+    is_job = options.only_prepare or options.run is not None
+    end_in_order(is_job=is_job)
     # cuDNN's convolutions would use TF32 by default; it must never decide a digit.
     torch.backends.cudnn.allow_tf32 = False
     folder = StudyFolder(options.study)
     try:
-        if options.prepare:
+        if options.only_prepare and folder.study.executor.shared:  # else it is no job: the nodes do not see the folder
+            refuse_missing_gpu(folder.study)
+        if options.prepare or options.only_prepare:
             Preparation(folder, reports=True).prepare()
-        Worker(folder, options.slot).run()
-    except NoSpaceError as error:
-        _log.error("%s", error)
-        Throttled(folder.stage_path).write(Stage(f"paused: {error.problem}", need_bytes=error.need_bytes), is_last=True)
-        return EXIT_PAUSED
+        if options.run is not None:
+            Worker(folder, 0, is_job=True).run_one(options.run)
+        elif not options.only_prepare:
+            Worker(folder, options.slot).run()
     except SimtuiError as error:
         _log.error("%s", error)
-        Throttled(folder.stage_path).write(Stage("failed", failure=Failure.of(error)), is_last=True)
-        return error.exit_code
+        if is_job:
+            print(failure_line(error), flush=True)  # the scheduler alone writes how the study is
+        else:
+            _say(folder, error)
+        return EXIT_PAUSED if isinstance(error, NoSpaceError) else error.exit_code
     except Stopped:
         return 0
     return 0
+
+
+def _say(folder: StudyFolder, error: SimtuiError) -> None:
+    stage = Stage("failed", failure=Failure.of(error))
+    if isinstance(error, NoSpaceError):
+        stage = Stage(f"paused: {error.problem}", need_bytes=error.need_bytes)
+    Throttled(folder.stage_path).write(stage, is_last=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,10 @@ class Catalog:
         self._entries: dict[str, tuple[Stamp, RunRecord | DamagedRun]] | None = None
 
     def entries(self) -> Mapping[str, tuple[Stamp, RunRecord | DamagedRun]]:
-        """Every run folder as it is on disk now, in the order of their names, with the stamp of its `run.json`."""
+        """Every run folder as it is on disk now, in the order of their names, with the stamp of its `run.json`.
+
+        The same object as the last time where nothing has changed.
+        """
         known = self._load() if self._entries is None else self._entries
         runs_path = self._study_path / "runs"
         found: dict[str, tuple[Stamp, RunRecord | DamagedRun]] = {}
@@ -59,8 +62,9 @@ class Catalog:
             found[run_id] = entry
         if n_read >= _MIN_READ:
             self._save(found)
-        self._entries = found
-        return found
+        if self._entries is None or n_read or len(found) != len(self._entries):
+            self._entries = found
+        return self._entries
 
     def _load(self) -> dict[str, tuple[Stamp, RunRecord | DamagedRun]]:
         for path in self._paths():
@@ -191,7 +195,7 @@ def _changed(value: _Value, **changes: object) -> _Value:
 
 def _stamps(runs_path: Path) -> list[tuple[str, Stamp]]:
     try:
-        names = sorted(path.name for path in runs_path.iterdir())
+        names = sorted(os.listdir(runs_path))  # noqa: PTH208 - ten thousand at a time
     except (FileNotFoundError, NotADirectoryError):
         return []
     found = ((name, file_stamp(f"{runs_path}/{name}/{RUN_FILE}")) for name in names)

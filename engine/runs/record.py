@@ -198,6 +198,11 @@ def is_remade_here(record: RunRecord) -> bool:
     return path.is_absolute() and path.exists()
 
 
+def command_of(study_file_path: Path) -> str:
+    """What does a whole study again, in another folder."""
+    return f"simtui run {shlex.quote(str(study_file_path.resolve()))} --out NEW_FOLDER"
+
+
 def weights_name(epoch: int) -> str:
     """The name in a run's folder, and in `RunRecord.files`, of the weights after an epoch."""
     return f"checkpoints/epoch-{epoch:03d}.safetensors"

@@ -32,6 +32,7 @@ class StudyFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._catalog = Catalog(path)
+        self._listed: tuple[object, Listing] | None = None
         if not self.study_file_path.is_file():
             raise StudyError(
                 str(path), "not a study folder (no study.toml in it)", "give the folder that `simtui run` made"
@@ -99,11 +100,18 @@ class StudyFolder:
 
         What has not changed since the last call, or since the catalog was written, is not read again.
         """
-        found = [entry for _, entry in self._catalog.entries().values()]
-        return Listing(
+        entries = self._catalog.entries()
+        if self._listed is not None and self._listed[0] is entries:
+            return self._listed[1]
+        found = [entry for _, entry in entries.values()]
+        listing = Listing(
             tuple(self._seen(each) for each in found if isinstance(each, RunRecord)),
             tuple(each for each in found if isinstance(each, DamagedRun)),
         )
+        # Whoever works on a run may die without a change of its record.
+        is_lasting = not any(isinstance(each, RunRecord) and each.state is State.RUNNING for each in found)
+        self._listed = (entries, listing) if is_lasting else None
+        return listing
 
     def record(self, run_id: str) -> RunRecord:
         """One run's record as it stands.

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import errno
+import os
+import time
 from pathlib import Path
 
 import pytest
 
+from engine import files as files_module
 from engine.errors import DamagedError, MachineError
-from engine.files import as_machine_error, atomic_path, atomic_write, digest, read_json, sha256_file, sweep_temporary
+from engine.files import (
+    as_machine_error,
+    atomic_path,
+    atomic_write,
+    digest,
+    file_system_s,
+    read_json,
+    sha256_file,
+    sweep_temporary,
+    temporary_path,
+)
 
 
 def test_a_file_that_fails_half_way_leaves_the_old_one_and_no_trace(tmp_path: Path) -> None:
@@ -57,3 +70,24 @@ def test_a_sweep_takes_only_what_writers_left(tmp_path: Path) -> None:
     (tmp_path / "deep" / "a.h5").write_text("x")
     sweep_temporary(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.h5", "deep"]
+
+
+def test_a_sweep_leaves_what_living_writers_here_and_elsewhere_work_on(tmp_path: Path) -> None:
+    mine = temporary_path(tmp_path / "a.h5")
+    far, old, dead = (tmp_path / f"a.h5.tmp-{mark}" for mark in ("1-01234567", "2-01234567", f"{2**22 + 1}-HERE"))
+    dead = dead.with_name(dead.name.replace("HERE", mine.name.rpartition("-")[2]))
+    for path in (mine, far, old, dead):
+        path.write_text("x")
+    long_ago = old.stat().st_mtime - 7200
+    os.utime(old, (long_ago, long_ago))
+    sweep_temporary(tmp_path)
+    assert set(tmp_path.iterdir()) == {mine, far}
+
+
+def test_the_clock_of_a_file_system_is_asked_once_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files_module, "_clocks", {})
+    assert abs(file_system_s(tmp_path) - time.time()) < 60 and not list(tmp_path.iterdir())
+    monkeypatch.setattr(Path, "touch", lambda self: pytest.fail("asked again"))
+    first = file_system_s(tmp_path)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    assert first <= file_system_s(tmp_path) < first + 60

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from engine import files as files_module
+from engine import lock as lock_module
 from engine.errors import LockedError, MachineError
 from engine.lock import SILENT_S, holder_of, locked
+from engine.process import space
 
 
 def _leave_lock(path: Path, **holder: object) -> None:
@@ -100,6 +103,46 @@ def test_the_holder_is_heard_of_and_ends_when_its_lock_is_taken(tmp_path: Path) 
     raw = json.loads(file_path.read_text())
     file_path.write_text(json.dumps(raw | {"host": "another-host"}))
     assert process.wait(timeout=20) == 75
+
+
+def test_a_slow_second_cannot_move_the_lock_of_who_took_over_first(tmp_path: Path) -> None:
+    path = tmp_path / "run.lock"
+    _leave_lock(path, host=socket.gethostname(), pid=_dead_pid(), started="1", space=space())
+    dead = lock_module._read(path)
+    with locked(path):
+        lock_module._put_aside(path, dead)  # it has seen the dead holder too, and acts only now
+        holder = holder_of(path)
+        assert holder is not None and holder.pid == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_many_locks_need_one_thread(tmp_path: Path) -> None:
+    script = (
+        "import contextlib, os, pathlib, sys, threading, time, engine.lock as lock\n"
+        "lock.BEAT_S = 0.02\n"
+        "with contextlib.ExitStack() as stack:\n"
+        "    paths = [pathlib.Path(sys.argv[1]) / f'{i}.lock' for i in range(50)]\n"
+        "    for path in paths: stack.enter_context(lock.locked(path))\n"
+        "    for path in paths: os.utime(path / 'holder.json', (1, 1))\n"
+        "    end_s = time.monotonic() + 20\n"
+        "    while any((each / 'holder.json').stat().st_mtime == 1 for each in paths):\n"
+        "        assert time.monotonic() < end_s\n"
+        "    print(threading.active_count())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "2\n" and list(tmp_path.iterdir()) == []
+
+
+def test_silence_is_told_by_the_clock_of_the_files_not_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "far.lock"
+    _leave_lock(path, host="another-host", pid=1, started="1", space="")
+    monkeypatch.setattr(files_module, "_clocks", {})
+    monkeypatch.setattr(time, "time", lambda: 5e9)
+    holder = holder_of(path)
+    assert holder is not None and holder.silent_s < 60
+    assert [each.name for each in tmp_path.iterdir()] == ["far.lock"]
 
 
 def _until(is_true: Callable[[], bool]) -> None:

@@ -13,12 +13,14 @@ from engine.quality import QUALITY
 from engine.study import (
     BackboneSection,
     DataSection,
+    ExecutorSection,
     Study,
     StudySection,
     freeze_study,
     load_study,
     n_probe_epochs,
     run_specs,
+    with_executor,
 )
 from engine.study_changes import extended_study
 
@@ -186,6 +188,7 @@ def test_the_hash_of_a_run_follows_what_decides_its_result_and_nothing_else(stud
     assert same(replace(study, finetune=replace(study.finetune, seeds=7)))
     assert same(replace(study, study=replace(study.study, keep="none")))
     assert same(replace(study, machine=replace(study.machine, workers=3)))
+    assert same(replace(study, executor=ExecutorSection("slurm", gpus=2, partition="a100")))
     assert same(replace(study, finetune=replace(study.finetune, learning_rate={"full": 5e-4, "linear": 1e-2})))
     assert not same(replace(study, finetune=replace(study.finetune, learning_rate={"full": 1e-4})))
     assert not same(replace(study, finetune=replace(study.finetune, epochs=3)))
@@ -195,6 +198,8 @@ def test_the_hash_of_a_run_follows_what_decides_its_result_and_nothing_else(stud
 def test_a_study_may_grow_but_not_change(study: Study) -> None:
     more = replace(study, finetune=replace(study.finetune, seeds=5, methods=("full",)), backbone=study.backbone[:1])
     assert extended_study(study, more) == more
+    elsewhere = replace(study, executor=ExecutorSection("ray", address="head:6379", shared=False))
+    assert extended_study(study, elsewhere) == elsewhere
     with pytest.raises(StudyError, match=r"finetune\.batch_size: is 8, but the study folder was started with 64"):
         extended_study(study, replace(study, finetune=replace(study.finetune, batch_size=8)))
 
@@ -318,3 +323,43 @@ def test_what_a_method_needs_of_the_rest_of_the_study_is_said(tmp_path: Path) ->
     with pytest.raises(StudyError, match=r"method\.lp_ft\.probe_epochs = 2: need fewer than finetune\.epochs = 2"):
         _load(tmp_path, probing)
     assert n_probe_epochs(_load(tmp_path, probing.replace("probe_epochs = 2", "probe_epochs = 1")).method.lp_ft, 2) == 1
+
+
+def _with_executor(tmp_path: Path, text: str) -> Study:
+    minimal = '[study]\nname = "x"\n[data]\npath = "d"\n[[backbone]]\nname = "bundled:supervised"\n[executor]\n'
+    path = tmp_path / "study.toml"
+    path.write_text(minimal + text)
+    return load_study(path)
+
+
+def test_where_runs_are_placed_is_read_and_frozen(tmp_path: Path) -> None:
+    study = _with_executor(
+        tmp_path,
+        'kind = "slurm"\ngpus = 1\ncpus = 4\nmemory_gb = 32\ntime = 240\nextra = { constraint = "a100", nice = 5 }',
+    )
+    assert study.executor.extra == {"constraint": "a100", "nice": 5} and study.executor.memory_gb == 32
+    (tmp_path / "frozen.toml").write_text(freeze_study(study))
+    assert load_study(tmp_path / "frozen.toml") == study
+    assert with_executor(study, "ray").executor.kind == "ray"
+    half = _with_executor(tmp_path, 'kind = "ray"\ngpus = 0.5\naddress = "10.0.0.1:6379"')
+    with pytest.raises(StudyError, match=r"executor\.gpus = 0\.5: need a whole number"):
+        with_executor(half, "slurm")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("gpus = 1.5", r"gpus = 1\.5: need a whole number \(or, with ray, a part of one\)"),
+        ('kind = "slurm"\ncpus = 1.5', r"cpus = 1\.5: need a whole number with slurm"),
+        ('address = "ray://head:10001"', 'need "auto", "local" or HOST:PORT'),
+        ('partition = "a\\nb"', "partition: need a text on one line"),
+        ('extra = { "x\\n#" = 1 }', "is no option of sbatch"),
+        ('extra = { comment = "a\\nrm -r x" }', "or its value is not on one line"),
+        ('extra = { array = "0-9" }', "is for simtui to set"),
+        ('kind = "slrm"', 'did you mean "slurm"'),
+        ("gpus = -1", "need a number from 0"),
+    ],
+)
+def test_an_executor_that_cannot_be_is_refused_in_words(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(StudyError, match=says):
+        _with_executor(tmp_path, text)

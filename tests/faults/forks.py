@@ -22,9 +22,10 @@ from engine.errors import NoSpaceError
 from engine.files import sweep_temporary
 from engine.integrity import verify
 from engine.jobs import prepare, worker
+from engine.jobs.executors.executor import EXIT_PAUSED
 from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import PLAN_FILE
-from engine.jobs.scheduler import EXIT_PAUSED, queue_runs
+from engine.jobs.scheduler import queue_runs
 from engine.lock import locked
 from engine.runs.record import State
 from engine.runs.study_folder import StudyFolder

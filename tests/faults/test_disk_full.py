@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.jobs.scheduler import EXIT_PAUSED
+from engine.jobs.executors.executor import EXIT_PAUSED
 from engine.jobs.stage import read_stage
 from engine.runs.study_folder import StudyFolder
 from tests.faults.conftest import Undisturbed
