@@ -10,13 +10,13 @@ from engine.jobs.executors.placed import PlacedExecutor
 from engine.jobs.executors.ray import RayEngine
 from engine.jobs.executors.slurm import SlurmEngine
 from engine.runs.study_folder import StudyFolder
-from engine.study import ExecutorKind
+from engine.study import ExecutorKind, needs_run
 
 # What a cluster's package costs is paid only as an executor begins.
 EXECUTORS: dict[ExecutorKind, Callable[[StudyFolder], Executor]] = {
     "local": LocalExecutor,
-    "ray": lambda folder: PlacedExecutor(folder, RayEngine(folder)),
-    "slurm": lambda folder: PlacedExecutor(folder, SlurmEngine(folder)),
+    "ray": lambda folder: PlacedExecutor(folder, RayEngine(folder), needs_run),
+    "slurm": lambda folder: PlacedExecutor(folder, SlurmEngine(folder), needs_run),
 }
 
 
