@@ -27,6 +27,7 @@ from engine.data.prefetch import Prefetched
 from engine.data.read import read_dataset
 from engine.finetune.augment import Augmentation, augmented
 from engine.finetune.objective import Objective
+from engine.finetune.optimiser import Depths
 from engine.finetune.recipes.recipe import Recipe
 from engine.finetune.trainer import Trainer
 from engine.study import BackboneSection, DataSection, FinetuneSection, Study, StudySection, run_specs
@@ -155,7 +156,7 @@ def waiting(n: int, work: Path) -> None:
         objective = Objective("single", labels, 5, class_weights="none", sampling="shuffle")
         spec = run_specs(study)[0]
         trainer = Trainer(
-            spec, Recipe(spec, nn.Sequential(model)), objective, _Batches(cache, size), n_blocks=12, precision="float32"
+            spec, Recipe(spec, nn.Sequential(model)), objective, _Batches(cache, size), depths=Depths(12), precision="float32"
         )  # fmt: skip
         for epoch in (1, 2):
             waited, started_s = [0.0], time.perf_counter()

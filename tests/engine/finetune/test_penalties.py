@@ -16,7 +16,7 @@ from engine.backbones import load_backbone
 from engine.errors import MachineError, StudyError
 from engine.finetune.classifier import Classifier
 from engine.finetune.methods import METHODS
-from engine.finetune.optimiser import parameter_groups
+from engine.finetune.optimiser import Depths, parameter_groups
 from engine.finetune.recipes import check_recipes, make_recipe
 from engine.finetune.recipes.cka_penalty import debiased_cka_of_layers
 from engine.finetune.recipes.covariance_alignment import OrthogonalMap, covariance, misalignment
@@ -242,7 +242,7 @@ def test_l2_sp_pulls_towards_the_start_and_has_no_other_decay() -> None:
 
 def test_layer_decay_lowers_the_rates_towards_the_input() -> None:
     recipe, model = made("layer_decay", decay=0.5)
-    groups = parameter_groups(model, 0.0, recipe.settings().layer_decay, 6)
+    groups = parameter_groups(model, 0.0, recipe.settings().layer_decay, Depths(6))
     scales = {group["lr_scale"] for group in groups}
     assert scales == {0.5**depth for depth in range(8)}
 
