@@ -185,3 +185,16 @@ def test_numbers_that_are_not_json_are_never_written(folder: StudyFolder) -> Non
     path = folder.run_path(record.run_id)
     write_record(path, record)
     assert json.loads((path / "run.json").read_text())["last"] == {"a": None}
+
+
+def test_results_whose_rows_are_other_layers_come_back(tmp_path: Path) -> None:
+    maps = {KEY: np.arange(6, dtype=np.float32).reshape(2, 3) / 10}
+    made = Results(("a", "b", "c"), layers_ref=("x", "y")).with_epoch(maps, {})
+    write_results(tmp_path, made)
+    found = read_results(tmp_path)
+    assert (found.rows, found.layers) == (("x", "y"), ("a", "b", "c"))
+    np.testing.assert_array_equal(found.similarity[KEY][0], maps[KEY])
+    assert found.first_epochs(1).rows == found.rows
+    same = Results(("a", "b")).with_epoch({KEY: np.eye(2)}, {})
+    write_results(tmp_path, same)
+    assert read_results(tmp_path).layers_ref == () and read_results(tmp_path).rows == ("a", "b")
