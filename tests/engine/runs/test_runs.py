@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,6 +95,22 @@ def test_a_run_that_nobody_runs_any_more_shows_as_interrupted(folder: StudyFolde
     assert folder.record(record.run_id).state is State.INTERRUPTED
     with locked(path / "run.lock"):
         assert folder.record(record.run_id).state is State.RUNNING
+
+
+def test_a_listing_in_which_nothing_has_changed_is_the_same_one(folder: StudyFolder) -> None:
+    record = _record(folder)
+    path = folder.run_path(record.run_id)
+    write_record(path, record)
+    first = folder.listing()
+    assert folder.listing() is first
+    write_record(path, replace(record, state=State.RUNNING))
+    with locked(path / "run.lock"):
+        assert folder.listing().records[0].state is State.RUNNING
+    assert folder.listing().records[0].state is State.INTERRUPTED  # its record is as before
+    write_record(path, replace(record, state=State.FAILED))
+    assert folder.listing().records[0].state is State.FAILED
+    shutil.rmtree(path)
+    assert folder.listing().records == ()
 
 
 def test_results_read_back_equal_and_shorten(tmp_path: Path) -> None:
