@@ -34,6 +34,10 @@ def test_nothing_heavy_is_loaded(code: str) -> None:
     assert not _loaded(code) & set(HEAVY)
 
 
+def test_what_a_cluster_needs_is_not_loaded_before_it_is_asked_for() -> None:
+    assert not _loaded("import engine.jobs.scheduler, engine.jobs.worker") & {"ray", "submitit"}
+
+
 def test_the_check_can_fail() -> None:
     assert "torch" in _loaded("import engine.quality.knn")
 

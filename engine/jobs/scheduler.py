@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import signal
@@ -81,7 +82,7 @@ def queue_runs(folder: StudyFolder) -> Queue:
             continue
         record = records.get(spec.run_id)
         if record and record.state is State.DONE:
-            shutil.rmtree(folder.run_path(spec.run_id) / "checkpoints" / "last", ignore_errors=True)
+            _tidy(folder, spec.run_id)
             continue
         if record:
             refuse_other_spec(record.spec, spec)
@@ -96,6 +97,15 @@ def queue_runs(folder: StudyFolder) -> Queue:
         for _ in pool.map(lambda each: write_record(folder.run_path(each.run_id), each), changed):
             pass
     return Queue(waiting, held)
+
+
+def _tidy(folder: StudyFolder, run_id: str) -> None:
+    """What a process that died in the moment after its run was done has left."""
+    shutil.rmtree(folder.run_path(run_id) / "checkpoints" / "last", ignore_errors=True)
+    lock_path = folder.run_lock_path(run_id)
+    if lock_path.exists():
+        with contextlib.suppress(LockedError), locked(lock_path):
+            pass
 
 
 def main(arguments: list[str]) -> int:

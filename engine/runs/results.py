@@ -128,7 +128,8 @@ def read_results(run_path: Path) -> Results:
     remake = remake_run(run_path)
     path = run_path / RESULTS_FILE
     with open_arrays(path, remake) as file:
-        layers, rows = file.strings("/layer"), file.strings("/layer_ref")
+        layers = file.strings("/layer")
+        rows = file.strings("/layer_ref") if "layer_ref" in file.names("/") else layers  # the first files had none
         n_epochs = len(file.array("/epoch"))
         similarity = {
             SimilarityKey(probe, pooling, measure): file.array(f"/similarity/{probe}/{pooling}/{measure}")

@@ -156,7 +156,8 @@ def waiting(n: int, work: Path) -> None:
         objective = Objective("single", labels, 5, class_weights="none", sampling="shuffle")
         spec = run_specs(study)[0]
         trainer = Trainer(
-            spec, Recipe(spec, nn.Sequential(model)), objective, _Batches(cache, size), depths=Depths(12), precision="float32"
+            spec, Recipe(spec, nn.Sequential(model)), objective, _Batches(cache, size),
+            depths=Depths(12), precision="float32",
         )  # fmt: skip
         for epoch in (1, 2):
             waited, started_s = [0.0], time.perf_counter()

@@ -121,6 +121,16 @@ def test_what_stops_a_study_at_its_start_is_said_at_once(tmp_path: Path) -> None
     assert done.returncode == 2 and "probe_n: is 6, but the run was started with 5" in done.stderr
 
 
+def test_an_executor_is_kept_in_the_study_folder_and_can_be_another_later(tmp_path: Path) -> None:
+    request, out = write_study(tmp_path, methods=["linear"]), tmp_path / "out"
+    done = simtui("run", request, "--out", out, "--executor", "slurm", "--wait", PATH="/nowhere")  # without sbatch
+    assert done.returncode == 4 and 'executor.kind = "slurm"' in done.stderr and "fix: " in done.stderr
+    assert load_study(out / "study.toml").executor.kind == "slurm"
+    done = simtui("run", out, "--executor", "local", "--wait")
+    assert done.returncode == 0 and "1 of 1 runs done" in done.stderr
+    assert load_study(out / "study.toml").executor.kind == "local"
+
+
 def test_status_shows_every_run(folder: object, tmp_path: Path) -> None:  # noqa: F811
     done = simtui("status", tmp_path, COLUMNS="160")
     assert "3 of 4 runs done, not running" in done.stdout

@@ -12,9 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from engine.cleaning import refuse_running
+from engine.errors import LockedError
 from engine.jobs.launch import detach_study, make_study_folder, start_study, stop_study, survives_as_service
 from engine.jobs.progress import study_progress
-from engine.runs.record import State
+from engine.jobs.scheduler import queue_runs
+from engine.lock import locked
+from engine.runs.record import State, write_record
 from engine.runs.study_folder import StudyFolder
 from engine.study import load_study
 from tests.studies import write_study
@@ -121,3 +125,16 @@ def test_the_screen_is_clean_and_the_code_130_after_ctrl_c(folder: StudyFolder) 
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in said
     assert folder.running_by() is None
+
+
+def test_runs_whose_scheduler_has_died_are_asked_to_stop_too(folder: StudyFolder) -> None:
+    queue_runs(folder)
+    assert not stop_study(folder).was_running and not folder.stop_path.exists()
+    (record,) = folder.listing().records
+    with locked(folder.run_lock_path(record.run_id)):
+        write_record(folder.run_path(record.run_id), record.with_(state=State.RUNNING))
+        assert stop_study(folder).was_running
+        with pytest.raises(LockedError, match="goes on in process"):
+            refuse_running(folder)
+    assert folder.stop_path.exists()
+    refuse_running(folder)

@@ -12,7 +12,7 @@ import pytest
 from engine.files import write_hint
 from engine.runs import catalog as catalog_module
 from engine.runs.catalog import CATALOG_FILE, Catalog
-from engine.runs.record import Provenance, RunRecord, Session, State, read_record, write_record
+from engine.runs.record import Provenance, Reference, RunRecord, Session, State, read_record, write_record
 from engine.runs.study_folder import StudyFolder
 from engine.sealed import sealed_comment
 from engine.study import freeze_study, load_study, run_specs
@@ -36,6 +36,7 @@ def study(tmp_path: Path) -> StudyFolder:
             (0.01, 0.02 * i), i % 3, {f"key{i}": "reference"}, {"results.h5": f"{i:064x}"},
             (replace(SESSION, seconds=float(i)), replace(SESSION, first_epoch=3, device="cpu")),
             Provenance(paradigm="supervised", n_test=i % 2, layers=("blocks.0",)),
+            Reference("A", "bundled:supervised", layers=("blocks.0",)) if i % 3 else None,
         )  # fmt: skip
         write_record(folder.run_path(spec.run_id), record)
     return folder

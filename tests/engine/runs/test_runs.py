@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,6 +97,22 @@ def test_a_run_that_nobody_runs_any_more_shows_as_interrupted(folder: StudyFolde
         assert folder.record(record.run_id).state is State.RUNNING
 
 
+def test_a_listing_in_which_nothing_has_changed_is_the_same_one(folder: StudyFolder) -> None:
+    record = _record(folder)
+    path = folder.run_path(record.run_id)
+    write_record(path, record)
+    first = folder.listing()
+    assert folder.listing() is first
+    write_record(path, replace(record, state=State.RUNNING))
+    with locked(path / "run.lock"):
+        assert folder.listing().records[0].state is State.RUNNING
+    assert folder.listing().records[0].state is State.INTERRUPTED  # its record is as before
+    write_record(path, replace(record, state=State.FAILED))
+    assert folder.listing().records[0].state is State.FAILED
+    shutil.rmtree(path)
+    assert folder.listing().records == ()
+
+
 def test_results_read_back_equal_and_shorten(tmp_path: Path) -> None:
     results = _results(3)
     write_results(tmp_path, results)
@@ -185,3 +202,16 @@ def test_numbers_that_are_not_json_are_never_written(folder: StudyFolder) -> Non
     path = folder.run_path(record.run_id)
     write_record(path, record)
     assert json.loads((path / "run.json").read_text())["last"] == {"a": None}
+
+
+def test_results_whose_rows_are_other_layers_come_back(tmp_path: Path) -> None:
+    maps = {KEY: np.arange(6, dtype=np.float32).reshape(2, 3) / 10}
+    made = Results(("a", "b", "c"), layers_ref=("x", "y")).with_epoch(maps, {})
+    write_results(tmp_path, made)
+    found = read_results(tmp_path)
+    assert (found.rows, found.layers) == (("x", "y"), ("a", "b", "c"))
+    np.testing.assert_array_equal(found.similarity[KEY][0], maps[KEY])
+    assert found.first_epochs(1).rows == found.rows
+    same = Results(("a", "b")).with_epoch({KEY: np.eye(2)}, {})
+    write_results(tmp_path, same)
+    assert read_results(tmp_path).layers_ref == () and read_results(tmp_path).rows == ("a", "b")
