@@ -28,7 +28,7 @@ from engine.runs.attention_maps import ATTENTION_FILE
 from engine.runs.record import RUN_FILE, RunRecord, State, command_of, read_record, write_record
 from engine.runs.results import HISTORY_FILE, RESULTS_FILE
 from engine.runs.study_folder import StudyFolder
-from engine.study import Study, freeze_study
+from engine.study import Study, freeze_study, needs_run
 
 _OF_A_RUN = re.compile(
     rf"{re.escape(RUN_FILE)}|{re.escape(RESULTS_FILE)}|{re.escape(HISTORY_FILE)}|{re.escape(ATTENTION_FILE)}|"
@@ -78,6 +78,14 @@ def files_of_run(run_path: Path) -> dict[str, Path]:
     """What a run needs to go on from its last epoch."""
     found = {str(path.relative_to(run_path)): path for path in sorted(run_path.rglob("*")) if path.is_file()}
     return {name: path for name, path in found.items() if _OF_A_RUN.fullmatch(name) and name != LOG_FILE}
+
+
+def files_of_needed(folder: StudyFolder, run_id: str) -> dict[str, Path]:
+    """The record and the kept weights of the run that one is made from, by name in the scratch folder; mostly none."""
+    needed = needs_run(read_record(folder.run_path(run_id)).spec)
+    found = files_of_run(folder.run_path(needed)) if needed else {}
+    kept = {name: path for name, path in found.items() if name == RUN_FILE or name.startswith("checkpoints/epoch-")}
+    return {str(path.relative_to(folder.path)): path for path in kept.values()}
 
 
 def as_bytes(path: Path) -> Bytes:

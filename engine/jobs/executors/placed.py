@@ -173,6 +173,8 @@ class PlacedExecutor:
     def _has_what_it_needs(self, run_id: str) -> bool:
         """A run whose need can never be met fails with that reason."""
         need = self._needs[run_id]
+        if need in self._placed:  # its job still puts things away
+            return False
         record = self._record(need)
         if record and record.state is State.DONE:
             return True

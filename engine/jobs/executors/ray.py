@@ -19,7 +19,15 @@ from engine.errors import DamagedError, LockedError, MachineError, NoSpaceError
 from engine.files import sha256_file
 from engine.jobs.executors.command import PREPARATION, Command, Outcome
 from engine.jobs.executors.executor import EXIT_PAUSED
-from engine.jobs.executors.parcel import Receiver, Update, as_bytes, common_files, files_of_run, key_of
+from engine.jobs.executors.parcel import (
+    Receiver,
+    Update,
+    as_bytes,
+    common_files,
+    files_of_needed,
+    files_of_run,
+    key_of,
+)
 from engine.jobs.executors.placed import Ended
 from engine.jobs.executors.ray_task import Begun, Parcel, Switch, Ticket, clear, work
 from engine.jobs.stage import Failure
@@ -167,7 +175,8 @@ class RayEngine:
         files = {
             name: self._ray.put(as_bytes(path)) for name, path in files_of_run(self._folder.run_path(run_id)).items()
         }
-        return Parcel(self._folder.study, key, self._common, files)
+        needed = {name: self._ray.put(as_bytes(path)) for name, path in files_of_needed(self._folder, run_id).items()}
+        return Parcel(self._folder.study, key, self._common | needed, files)
 
     def _with_news(self) -> list[str]:
         if not self._tasks:

@@ -16,6 +16,7 @@ from engine.jobs.executors.parcel import (
     Update,
     as_bytes,
     common_files,
+    files_of_needed,
     files_of_run,
     key_of,
     unpack_run,
@@ -96,6 +97,21 @@ def test_what_other_runs_have_made_stays_at_home(trip: Trip) -> None:
     assert [name for name in common_files(trip.home) if name.startswith("activations")] == [
         f"activations/{'cd' * 32}.h5"
     ]
+
+
+def test_a_run_that_is_made_from_another_takes_its_last_weights_along(tmp_path: Path) -> None:
+    request = load_study(write_study(tmp_path, methods=["full", "wise_ft"]))
+    home = make_study_folder(request, tmp_path / "home")
+    queue_runs(home)
+    full, mixed = (spec.run_id for spec in run_specs(home.study)[:2])
+    for name in ("epoch-002.safetensors", "last/epoch-002.safetensors"):
+        path = home.run_path(full) / "checkpoints" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    assert sorted(files_of_needed(home, mixed)) == [
+        f"runs/{full}/checkpoints/epoch-002.safetensors", f"runs/{full}/run.json"
+    ]  # fmt: skip
+    assert files_of_needed(home, full) == {}
 
 
 def test_an_epoch_comes_home_as_it_is_on_the_node(trip: Trip) -> None:

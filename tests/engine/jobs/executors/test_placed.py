@@ -279,6 +279,8 @@ def test_a_run_that_needs_another_comes_after_it_and_fails_with_it(tmp_path: Pat
     assert second not in trial.engine.submitted and last not in trial.engine.submitted
     assert trial.record(last)[0] is State.FAILED
     trial.writes(first, State.DONE)
+    trial.executor.step()
+    assert second not in trial.engine.placed  # the job of the first still puts things away
     trial.ends(first, WELL)
     assert second in trial.engine.placed
 
