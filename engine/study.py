@@ -21,7 +21,7 @@ from pydantic_core import PydanticCustomError
 from engine.data.options import DataOptions
 from engine.errors import DamagedError, StudyError
 from engine.files import digest, read_small
-from engine.finetune.methods import METHODS, is_method, method_of
+from engine.finetune.methods import COMPARED, METHODS, is_method, method_of
 from engine.finetune.settings import LpFtSettings
 from engine.measures.table import MEASURES
 from engine.quality.table import QUALITY
@@ -44,8 +44,6 @@ def _known_method(name: str) -> str:
     raise PydanticCustomError("literal_error", "{expected}", {"expected": f"{', '.join(others)} or {last}"})
 
 
-# A comparison of two checkpoints is kept as a run by which nothing was trained: no study asks for one.
-COMPARED = "compared"
 Method = Annotated[str, AfterValidator(_known_method)]
 RunMethod = Annotated[str, AfterValidator(lambda name: name if name == COMPARED else _known_method(name))]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -274,8 +272,7 @@ class RunSpec:
         for sister in ("methods", "seeds", "epochs"):
             value["finetune"].pop(sister)
         learning_rates = value["finetune"].pop("learning_rate")
-        needed = method_of(self.method).needs if self.method != COMPARED else ""
-        value["learning_rate"] = learning_rates.get(needed or self.method)
+        value["learning_rate"] = learning_rates.get(method_of(self.method).needs or self.method)
         if not self.settings:
             value.pop("settings")
         for other in ("keep", "study", "dataset"):

@@ -80,13 +80,18 @@ METHODS: Mapping[str, Method] = {
 }  # fmt: skip
 
 
+# Two checkpoints, compared as they are, are kept as a run by which nothing was trained: no study asks for one.
+COMPARED = "compared"
+_COMPARISON = Method(COMPARED, True, True, 0.0, "two checkpoints, compared as they are")
+
+
 def method_of(name: str) -> Method:
     """The method that a run was made by; `wise_ft:0.25` is `wise_ft`.
 
     Raises:
         KeyError: there is no such method.
     """
-    return METHODS[name.partition(":")[0]]
+    return _COMPARISON if name == COMPARED else METHODS[name.partition(":")[0]]
 
 
 def mixing_of(name: str) -> float:

@@ -40,6 +40,7 @@ from engine.data.synthetic import dermoscopy
 from engine.errors import DataError, StudyError
 from engine.files import as_machine_error, atomic_write, digest, sha256_file
 from engine.finetune.learner import restore_backbone
+from engine.finetune.methods import COMPARED
 from engine.jobs.child import answer_for
 from engine.jobs.compare import (
     Checkpoint,
@@ -231,7 +232,7 @@ def _record(
     name = f"{_slug(first.name)}_vs_{_slug(second.name)}_{key[:8]}"
     spec = RunSpec(
         study=f"{first.name} × {second.name}"[:80], dataset=manifest.root.name,
-        backbone=BackboneSection(second.name, input_size=request.second.input_size), method="compared", seed=0,
+        backbone=BackboneSection(second.name, input_size=request.second.input_size), method=COMPARED, seed=0,
         epochs=0, probe_n=request.n, origin_n=None, finetune=FinetuneSection(),
         measure=MeasureSection(request.measures, ()), keep="none", attention_n=0,
     )  # fmt: skip

@@ -445,7 +445,7 @@ class TestSizes:
                 assert pilot.app.screen.query_one("#small").display == is_small
                 assert pilot.app.screen.query_one("#body").display != is_small
             assert app_of(pilot).selection == selection
-            assert written(pilot) == before
+            await until(pilot, lambda: written(pilot) == before)
 
     @pytest.mark.parametrize("size", [(80, 24), (120, 40)])
     async def test_no_label_of_a_measure_is_cut(self, tmp_path: Path, size: tuple[int, int]) -> None:
