@@ -35,6 +35,7 @@ from engine.lock import locked
 from engine.runs.study_folder import StudyFolder
 
 _AT_MOST = 1000  # tasks at a time, running or waiting
+_MOST_WORDS = 20  # of a task that are heard at a time
 _END_S = 60.0
 _CLEAR_S = 10.0
 _KNOCK_S = 10.0
@@ -123,12 +124,15 @@ class RayEngine:
         if self._preparation and self._preparation.has_ended():
             found.append(Ended(PREPARATION, self._preparation.wait()))
             self._preparation = None
-        for run_id in self._with_news():
-            task = self._tasks[run_id]
-            ended = self._listen(run_id, task)
-            if ended is not None:
-                self._let_go(run_id, task)
-                found.append(ended)
+        for _ in range(_MOST_WORDS):
+            if not (news := self._with_news()):
+                break
+            for run_id in news:
+                task = self._tasks[run_id]
+                ended = self._listen(run_id, task)
+                if ended is not None:
+                    self._let_go(run_id, task)
+                    found.append(ended)
         return found
 
     def withdraw(self) -> None:

@@ -21,7 +21,7 @@ from engine.jobs.executors.parcel import Bytes, Sender, Update, unpack_run
 from engine.jobs.stage import Failure
 from engine.study import Study
 
-_LOOK_S = 0.5
+_LOOK_S = 1.0
 _WISH_S = 2.0
 _FORGOTTEN_S = 30 * 24 * 3600.0
 
