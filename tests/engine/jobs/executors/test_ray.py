@@ -26,7 +26,7 @@ from engine.study import ExecutorSection, load_study
 from tests.studies import write_study
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # else its tasks starve beside other tests
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (else its tasks starve beside other tests)
 ray = pytest.importorskip("ray", reason="needs simtui[ray]")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 N_RUNS, N_EPOCHS = 4, 6
