@@ -13,6 +13,7 @@ from textual.pilot import Pilot, WaitForScreenTimeout
 
 from simtui.actions import ACTIONS, SHORT_VIEWS, VIEWS
 from simtui.app import SimtuiApp
+from simtui.widgets.filter_line import FilterLine
 from tests.simtui.driving import app_of, opened, press, settled, until, view_of, written
 from tests.simtui.studies import study_of, write_attention_maps, write_study
 from tests.sweeps import IS_FULL, n_of
@@ -64,8 +65,9 @@ async def _assert_all_views_work(pilot: Pilot[None]) -> None:
     """Every view still comes, with its tabs, a summary and figures."""
     await _resize(pilot, (120, 40))
     app = app_of(pilot)
-    for _ in range(10):  # whatever lies over the view: help, a question, the palette
-        if len(app.screen_stack) > 2 or app.screen not in [app.get_screen(view) for view in VIEWS]:
+    for _ in range(10):  # whatever lies over the view: help, a question, the palette; or takes its keys: a filter
+        is_over = len(app.screen_stack) > 2 or app.screen not in [app.get_screen(view) for view in VIEWS]
+        if is_over or any(each.is_open for each in app.screen.query(FilterLine)):
             await pilot.press("escape")
             await pilot.pause()
     for number, view in enumerate(VIEWS, start=1):
