@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from engine.data.options import DataOptions
 from engine.errors import DamagedError, StudyError
+from engine.executor_options import ExecutorKind, ExecutorSection, problem_of_executor
 from engine.files import digest, read_small
 from engine.finetune.methods import COMPARED, METHODS, is_method, method_of
 from engine.finetune.settings import LpFtSettings
@@ -48,7 +49,6 @@ Method = Annotated[str, AfterValidator(_known_method)]
 RunMethod = Annotated[str, AfterValidator(lambda name: name if name == COMPARED else _known_method(name))]
 Precision = Literal["auto", "float32", "bfloat16"]
 Keep = Literal["all", "ends", "none"]
-ExecutorKind = Literal["local", "ray", "slurm"]
 if TYPE_CHECKING:
     SimilarityName = str
     QualityName = str
@@ -168,33 +168,6 @@ class MachineSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
-class ExecutorSection:
-    """What places the runs; changes where and when results come, not (up to rounding) what they are.
-
-    `local` goes by `[machine]` alone. `gpus`, `cpus` and `memory_gb` are what a run gets; parts of a GPU are for `ray`.
-    `max_retries`: how often a run goes on elsewhere after its node was lost. `address` and `shared` are for `ray`:
-    whether every node sees the study folder under the same path. `partition` and what follows are for `slurm`; `time`
-    is in minutes, `extra` holds any other option of `sbatch`. `cluster = "local"` tries submitit out on this machine,
-    without Slurm.
-    """
-
-    kind: ExecutorKind = "local"
-    gpus: Annotated[float, Field(ge=0, le=64)] = 1.0
-    cpus: Annotated[float, Field(gt=0, le=1024)] = 1.0
-    memory_gb: Annotated[float, Field(gt=0)] | None = None
-    max_retries: Annotated[int, Field(ge=0, le=1000, strict=True)] = 5
-    address: str = ""
-    shared: bool = True
-    partition: str = ""
-    time: _Count = 1440
-    account: str = ""
-    qos: str = ""
-    array_parallelism: _Count = 256
-    extra: dict[str, str | int | bool] = field(default_factory=dict)
-    cluster: Literal["slurm", "local"] = "slurm"
-
-
-@dataclass(frozen=True, config=_STRICT)
 class Study:
     """A whole request, resolved: paths are absolute, defaults filled in."""
 
@@ -232,13 +205,6 @@ _SECTIONS: Sections = {
 _LATER_SETTINGS = {
     "rotation": 0.0, "colour": 0.0, "class_weights": "none", "sampling": "shuffle",
     "origin_probe_n": ProbeSection.origin_n, "attention_n": AttentionSection.n,
-}  # fmt: skip
-
-
-# By these simtui places the runs and finds them again.
-_OPTIONS_OF_ITS_OWN = {
-    "account", "array", "cpus-per-task", "error", "gres", "gpus", "gpus-per-node", "job-name", "mem", "nodes", "ntasks",
-    "ntasks-per-node", "open-mode", "output", "partition", "qos", "signal", "time", "wrap",
 }  # fmt: skip
 
 
@@ -491,24 +457,7 @@ def _check_methods(study: Study, path: Path) -> None:
 
 
 def _check_executor(executor: ExecutorSection, path: Path) -> None:
-    """Whole GPUs, but for Ray's parts of one; whole processors for Slurm; nothing that could become another option."""
-    kind, gpus, cpus = executor.kind, executor.gpus, executor.cpus
-    problem = ""
-    if gpus != int(gpus) and (kind == "slurm" or gpus > 1):
-        problem = f"gpus = {gpus:g}: need a whole number (or, with ray, a part of one)"
-    elif cpus != int(cpus) and kind == "slurm":
-        problem = f"cpus = {cpus:g}: need a whole number with slurm"
-    elif not re.fullmatch(r"|auto|local|[\w.-]+:\d+|\[[\da-fA-F:]+\]:\d+", executor.address):
-        problem = f'address = "{executor.address}": need "auto", "local" or HOST:PORT (on a node of the cluster)'
-    for name, value in (("partition", executor.partition), ("account", executor.account), ("qos", executor.qos)):
-        if not value.isprintable():
-            problem = f"{name}: need a text on one line"
-    for name, given in executor.extra.items():
-        if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or not str(given).isprintable():
-            problem = f'extra: "{name}" is no option of sbatch, or its value is not on one line'
-        elif name in _OPTIONS_OF_ITS_OWN:
-            problem = f'extra: "{name}" is for simtui to set (it has a setting of its own, or the runs go by it)'
-    if problem:
+    if problem := problem_of_executor(executor):
         raise StudyError(path.name, f"executor.{problem}", "correct or remove the setting")
 
 

@@ -24,8 +24,8 @@ from simtui.lookalikes import use_lookalikes
 from simtui.safe_text import safe
 
 if TYPE_CHECKING:
+    from engine.executor_options import ExecutorKind
     from engine.runs.study_folder import StudyFolder
-    from engine.study import ExecutorKind
 
 _FOLDER = click.Path(path_type=Path)
 _FORMAT = click.Choice(["csv", "tsv", "markdown", "latex", "parquet"])

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from engine.errors import StudyError
+from engine.executor_options import ExecutorSection
 from engine.measures import MEASURES
 from engine.quality import QUALITY
 from engine.study import (
     BackboneSection,
     DataSection,
-    ExecutorSection,
     Study,
     StudySection,
     freeze_study,

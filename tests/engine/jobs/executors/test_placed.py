@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine.errors import MachineError
+from engine.executor_options import ExecutorSection
 from engine.files import write_json
 from engine.jobs.executors import placed as placed_module
 from engine.jobs.executors.command import PREPARATION, Outcome
@@ -21,7 +22,7 @@ from engine.lock import holder_of, locked
 from engine.process import space
 from engine.runs.record import State, read_record, write_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import ExecutorSection, RunSpec, run_specs
+from engine.study import RunSpec, run_specs
 from tests.simtui.studies import study_of, write_study
 
 WELL = Outcome(0)

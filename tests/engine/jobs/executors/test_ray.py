@@ -16,17 +16,17 @@ from typing import Any
 import pytest
 
 from engine.errors import MachineError
+from engine.executor_options import ExecutorSection
 from engine.integrity import verify
 from engine.jobs.executors.ray import RayEngine
 from engine.jobs.launch import make_study_folder, start_study, stop_study
 from engine.jobs.progress import study_progress
 from engine.runs.record import RunRecord, State
 from engine.runs.study_folder import StudyFolder
-from engine.study import ExecutorSection, load_study
+from engine.study import load_study
 from tests.studies import write_study
 
-os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112 (else its tasks starve beside other tests)
+os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"})  # nice tasks starve beside other tests
 ray = pytest.importorskip("ray", reason="needs simtui[ray]")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 N_RUNS, N_EPOCHS = 4, 6

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from engine.errors import MachineError
+from engine.executor_options import ExecutorSection
 from engine.integrity import verify
 from engine.jobs.executors.command import Outcome, outcome_of
 from engine.jobs.executors.slurm import Job, SlurmEngine
@@ -29,7 +30,7 @@ from engine.jobs.scheduler import queue_runs
 from engine.jobs.stage import Failure
 from engine.runs.record import RunRecord, State, read_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import ExecutorSection, load_study
+from engine.study import load_study
 from tests.studies import write_study
 
 submitit = pytest.importorskip("submitit", reason="needs simtui[slurm]")
