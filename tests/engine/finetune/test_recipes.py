@@ -26,6 +26,7 @@ from engine.runs.results import Results, SimilarityKey, read_results
 from engine.study import RunSpec, load_study, needs_run
 from tests.engine.finetune.site import Site, Watcher
 from tests.studies import write_study
+from tests.sweeps import IS_FULL
 
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 LORA = pytest.param("lora", marks=pytest.mark.skipif(not HAS_PEFT, reason="peft is not installed"))
@@ -102,7 +103,7 @@ def test_it_begins_as_full_does_and_moves_away(runs: Runs, method: str) -> None:
     assert not np.array_equal(found.similarity[CLS][2], full.similarity[CLS][2])
 
 
-@pytest.mark.parametrize("method", TRAINED)
+@pytest.mark.parametrize("method", TRAINED if IS_FULL else [LORA, "lp_ft", "ema"])
 def test_a_run_that_was_cut_off_anywhere_ends_as_if_it_had_not_been(
     site: Site, runs: Runs, tmp_path: Path, method: str
 ) -> None:
