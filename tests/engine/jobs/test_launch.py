@@ -121,6 +121,7 @@ def test_the_screen_is_clean_and_the_code_130_after_ctrl_c(folder: StudyFolder) 
     while folder.running_by() is None:
         assert time.monotonic() < end_s
         time.sleep(0.02)
+    time.sleep(0.5)  # in the middle of an import Python may pass over it
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130 and "Traceback" not in said
