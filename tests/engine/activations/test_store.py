@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray
 
 from engine.activations.compare import similarity_of_files
 from engine.activations.store import Activations, ActivationStore, as_stored, block_number
 from engine.errors import DamagedError
 from engine.hdf5 import NamedArray, write_arrays
-from engine.measures import heatmaps
+from engine.measures import heatmaps, linear_cka
 
 IDS = tuple(f"image {i}" for i in range(20))
 STAGES = ("stem", "s1", "features.norm0", "features.denseblock1", "s10")  # no order of names or numbers
@@ -94,3 +95,25 @@ def test_one_value_that_overflows_makes_all_layers_float32() -> None:
 def test_numbers_at_the_end_of_names() -> None:
     names = ["layer10", "stages.2", "layer1", "act1", "stages.11", "stem"]
     assert sorted(names, key=block_number) == ["stem", "act1", "layer1", "stages.2", "layer10", "stages.11"]
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-9], ids=["huge mean", "tiny"])
+def test_what_differs_between_images_is_stored_though_it_is_little(scale: float) -> None:
+    """Similarity does not see the mean of a layer; float16 is as coarse as the mean is large."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((256, 64))
+    y = x @ rng.standard_normal((64, 64)) * 0.1 + rng.standard_normal((256, 64))
+    plain = scale * x.astype(np.float32)
+    layer = plain + (1000 * np.sign(rng.standard_normal(64)).astype(np.float32) if scale == 1.0 else np.float32(0))
+    truth = float(linear_cka(torch.from_numpy(layer.astype(np.float64)), torch.from_numpy(y)))
+
+    def wrong_by(stored: np.ndarray) -> float:
+        return abs(float(linear_cka(torch.from_numpy(stored.astype(np.float64)), torch.from_numpy(y))) - truth)
+
+    (stored,) = as_stored([layer])
+    assert stored.dtype == np.float32 and wrong_by(stored) < 1e-5
+    (usual,) = as_stored([x.astype(np.float32)])
+    assert usual.dtype == np.float16
+    if scale == 1.0:
+        assert wrong_by(layer.astype(np.float16)) > 1e-3  # what it would have been
+    assert as_stored([np.full((8, 3), 3.3, np.float32)])[0].dtype == np.float16  # constant: nothing differs
