@@ -160,7 +160,7 @@ class StudyData:
             if spec.method == "scratch" and figures:
                 seen.setdefault((spec.seed, figures), set()).add(spec.backbone.name)
         n = sum(len(names) for names in seen.values() if len(names) > 1)
-        said = "scratch runs have a twin (one architecture, one seed, another name): they are not independent draws"
+        said = "scratch runs have a twin (same network and seed): not independent draws"
         return f"{n} {said}" if n else ""
 
 
