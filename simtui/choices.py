@@ -72,6 +72,18 @@ def complete(chosen: dict[str, Any], study: StudyFolder) -> TableOptions:
     return TableOptions(**{**chosen, "pooling": chosen["pooling"] or ("cls" if has_cls else "feat")})
 
 
+def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options by which images are read, whatever their labels."""
+    for option in (
+        click.option("--max-skipped", type=click.FloatRange(0, 1), help="Share of unusable images.  [default: 0.05]"),
+        click.option("--follow-links", is_flag=True, default=None, help="Links may lead out of the folder."),
+        click.option("--frame", type=click.IntRange(0), help="Which frame of several."),
+        click.option("--window", metavar="LOW,HIGH", help='Black and white of deep images, or "auto".'),
+    ):
+        command = option(command)
+    return command
+
+
 def refuse_unused(context: click.Context, table: str) -> None:
     """What was asked for and does not change a table must not look as if it had.
 

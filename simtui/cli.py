@@ -19,7 +19,7 @@ import click
 from engine.analysis.names import TABLE_NAMES
 from engine.errors import SimtuiError, StudyError
 from engine.figures.names import FIGURE_NAMES
-from simtui.choices import choices, complete, refuse_unused
+from simtui.choices import choices, complete, reading_options, refuse_unused
 from simtui.lookalikes import use_lookalikes
 from simtui.safe_text import safe
 
@@ -180,6 +180,7 @@ def new(folder: Path | None) -> None:
 @click.option(
     "--digits", type=click.IntRange(1, 17), default=4, show_default=True, help="markdown, latex: significant."
 )
+@reading_options
 def compare(
     first: str,
     second: str,
@@ -190,6 +191,7 @@ def compare(
     output: Path | None,
     file_format: str | None,
     digits: int,
+    **given: Any,
 ) -> None:
     """Compare two checkpoints layer by layer, without a study: their map in the app, in print or in a file.
 
@@ -202,24 +204,29 @@ def compare(
     What was computed is kept in your cache, as the folder of a study: the same question again is answered at once.
     Beside a file that it writes, FILE.sources.json holds the digests of both weights and of the images.
     """
+    from engine.data.options import DataOptions
     from engine.export import format_of
     from engine.jobs.compare import DEFAULT_MEASURES, ComparisonRequest, parse_checkpoint, refuse_request
     from simtui.comparing import compared, print_comparison, write_comparison
+    from simtui.dataset_options import options_of
 
     if file_format and output is None:
         raise StudyError("--format", "is of a file", "add -o FILE, or leave it out")
+    if images is None and any(value is not None for value in given.values()):
+        raise StudyError("--window, --frame, --follow-links and --max-skipped", "are of --images", "add --images PATH")
+    folder, reading = options_of(images, given, is_origin=False) if images else (None, DataOptions())
     request = ComparisonRequest(
-        parse_checkpoint(first), parse_checkpoint(second), images, n, measures or DEFAULT_MEASURES
+        parse_checkpoint(first), parse_checkpoint(second), folder, n, measures or DEFAULT_MEASURES, reading
     )
     refuse_request(request)
-    folder = compared(request)
+    found = compared(request)
     if output is not None:
-        n_rows = write_comparison(folder, output, file_format or format_of(output), digits)
+        n_rows = write_comparison(found, output, file_format or format_of(output), digits)
         click.echo(f"wrote {n_rows} rows to {safe(output)}", err=True)
     if prints or (output is None and not (sys.stdin.isatty() and sys.stdout.isatty())):
-        print_comparison(folder)
+        print_comparison(found)
     elif output is None:
-        _open([folder.path], first_view="map", is_remembered=False)
+        _open([found.path], first_view="map", is_remembered=False)
 
 
 @commands.command(**examples("simtui status studies/isic2018"))
@@ -410,10 +417,7 @@ def clean(folder: Path, also: tuple[str, ...], yes: bool) -> None:
 @click.option("--task", type=click.Choice(["single", "ordinal", "multilabel"]), help="[default: seen from the labels]")
 @click.option("--uncertain", type=_POLICY, help="What -1 of a finding counts as.  [default: ignore]")
 @click.option("--blank", type=_POLICY, help="What an empty finding counts as.  [default: zeros]")
-@click.option("--window", metavar="LOW,HIGH", help='Black and white of deep images, or "auto".')
-@click.option("--frame", type=click.IntRange(0), help="Which frame of several.")
-@click.option("--follow-links", is_flag=True, default=None, help="Links may lead out of the folder.")
-@click.option("--max-skipped", type=click.FloatRange(0, 1), help="Share of unusable images.  [default: 0.05]")
+@reading_options
 def data(
     path: Path,
     is_origin: bool,

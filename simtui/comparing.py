@@ -21,7 +21,7 @@ from engine.analysis.options import TableOptions
 from engine.analysis.table import Cell, Table
 from engine.errors import MachineError
 from engine.export import write_table
-from engine.jobs.compare import ComparisonRequest, known_comparison
+from engine.jobs.compare import READING, ComparisonRequest, known_comparison
 from engine.jobs.stage import Failure
 from engine.runs.record import RunRecord
 from engine.runs.results import Results, SimilarityKey
@@ -116,6 +116,7 @@ def _computed(request: ComparisonRequest) -> Path:
     command = [sys.executable, "-m", "engine.jobs.compare_child", request.first.text, request.second.text]
     command += ["--n", str(request.n), *(word for name in request.measures for word in ("--measure", name))]
     command += ["--images", str(request.images)] if request.images else []
+    command += ["--reading", json.dumps({name: getattr(request.reading, name) for name in READING})]
     try:
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

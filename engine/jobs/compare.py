@@ -10,16 +10,17 @@ import contextlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from platformdirs import user_cache_path
 
 from engine.backbones.bundled_places import bundled_places
 from engine.backbones.names import parse_name
+from engine.data.options import DataOptions
 from engine.errors import DamagedError, SimtuiError, StudyError, WeightsError
 from engine.files import digest
-from engine.finetune.methods import METHODS
+from engine.finetune.methods import method_of
 from engine.measures.table import MEASURES
 from engine.runs.catalog import file_stamp
 from engine.runs.record import RUN_FILE, RunRecord, read_record
@@ -27,6 +28,7 @@ from engine.runs.study_folder import StudyFolder
 from engine.sealed import read_sealed_json, write_sealed_json
 
 DEFAULT_N = 2048
+READING = ("window", "frame", "follow_links", "max_skipped")  # of `DataOptions`, what is not of labels
 DEFAULT_MEASURES = ("linear_cka", "debiased_cka")
 _PROTOCOL = "comparison of two checkpoints; v1"
 _EPOCH_FILE = re.compile(r"epoch-(\d+)\.safetensors")
@@ -57,13 +59,17 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class ComparisonRequest:
-    """Two checkpoints, the images on which they are compared, and by which measures; no images: generated ones."""
+    """Two checkpoints, the images on which they are compared, and by which measures; no images: generated ones.
+
+    `reading` says how the images are read: what it says of labels is of no matter.
+    """
 
     first: Checkpoint
     second: Checkpoint
     images: Path | None = None
     n: int = DEFAULT_N
     measures: tuple[str, ...] = DEFAULT_MEASURES
+    reading: DataOptions = field(default_factory=DataOptions)
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
@@ -178,7 +184,7 @@ def last_checkpoint(run_path: Path, record: RunRecord) -> Path | None:
     Raises:
         StudyError: it kept none.
     """
-    if not METHODS[record.spec.method].trains_backbone:
+    if not method_of(record.spec.method).trains_backbone:
         return None
     folder = run_path / "checkpoints"
     kept = sorted(path for path in folder.glob("*.safetensors") if _EPOCH_FILE.fullmatch(path.name))
@@ -199,7 +205,7 @@ def _of_path(text: str, path: Path) -> Checkpoint:
         raise StudyError(text, "is a comparison, not a checkpoint", "name one of the two checkpoints that it compares")
     trained = last_checkpoint(run_path, record) if path.is_dir() else path
     section, provenance = record.spec.backbone, record.provenance
-    if trained and not path.is_dir() and not METHODS[record.spec.method].trains_backbone:
+    if trained and not path.is_dir() and not method_of(record.spec.method).trains_backbone:
         trained = None  # a head alone: the backbone is the pre-trained one
     weights = _existing(section.weights) if section.weights and trained is None else None
     size = section.input_size or provenance.input_size or None
@@ -220,7 +226,8 @@ def _hint_path(request: ComparisonRequest) -> Path:
     ]
     texts = [request.first.text, request.second.text]
     images = str(request.images.resolve()) if request.images else ""
-    name = digest([_PROTOCOL, models, texts, images, request.n, list(request.measures)])
+    reading = [getattr(request.reading, name) for name in READING]
+    name = digest([_PROTOCOL, models, texts, images, request.n, list(request.measures), reading])
     return cache_path() / "requests" / f"{name[:32]}.json"
 
 

@@ -34,6 +34,7 @@ from engine.backbones import load_backbone
 from engine.backbones.backbone import Backbone, BackboneInfo
 from engine.backbones.names import FAMILIES, parse_name
 from engine.data.manifest import Manifest
+from engine.data.options import DataOptions
 from engine.data.pixels import CacheOptions, PixelCache, pixel_cache, probe_items
 from engine.data.read import SYNTHETIC_MARK, read_images
 from engine.data.synthetic import dermoscopy
@@ -84,7 +85,7 @@ def compare(request: ComparisonRequest) -> Path:
     manifest = _manifest(request, say)
     items = probe_items(manifest.items, request.n, len(manifest.classes))
     manifest = replace(manifest, items=items)
-    caches = {size: _pixels(manifest, size, say) for size in dict.fromkeys(info.input_size for info in infos)}
+    caches = {size: _pixels(request, manifest, size, say) for size in dict.fromkeys(info.input_size for info in infos)}
     _refuse_few(request, manifest, list(caches.values()))
     images_digest = digest([(item.id, item.sha256) for item in next(iter(caches.values())).items])
     decoding = [manifest.decoding.window, manifest.decoding.frame]
@@ -155,7 +156,7 @@ def _manifest(request: ComparisonRequest, say: _Said) -> Manifest:
     """What images there are; generated ones lie in the cache."""
     if request.images is not None:
         say("reading the images", 0, 0)
-        return read_images(request.images)
+        return read_images(request.images, request.reading)
     n = max(request.n, dermoscopy.MIN_IMAGES)
     path = cache_path() / "images" / f"dermoscopy-{n}"
     if not (path / SYNTHETIC_MARK).exists():
@@ -164,10 +165,10 @@ def _manifest(request: ComparisonRequest, say: _Said) -> Manifest:
     return read_images(path)
 
 
-def _pixels(manifest: Manifest, size: int, say: _Said) -> PixelCache:
+def _pixels(request: ComparisonRequest, manifest: Manifest, size: int, say: _Said) -> PixelCache:
     folder = cache_path() / "pixels"
     _free(folder, _N_PIXELS, "*.npy")
-    options = CacheOptions(manifest.decoding, checks=True)
+    options = CacheOptions(manifest.decoding, max_skipped=request.reading.max_skipped, checks=True)
     progress = say.counter(f"decoding the images for {size} pixels")
     return pixel_cache(manifest.root, manifest.items, size, folder, progress=progress, options=options)
 
@@ -313,11 +314,13 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=Path)
     parser.add_argument("--n", type=int, required=True)
     parser.add_argument("--measure", action="append", required=True)
+    parser.add_argument("--reading", type=json.loads, default={})
     options = parser.parse_args(arguments)
 
     def computed() -> None:
         first, second = (parse_checkpoint(each) for each in (options.first, options.second))
-        request = ComparisonRequest(first, second, options.images, options.n, tuple(options.measure))
+        reading = DataOptions(**options.reading)
+        request = ComparisonRequest(first, second, options.images, options.n, tuple(options.measure), reading)
         refuse_request(request)
         print(json.dumps({"path": str(compare(request))}))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -84,6 +85,18 @@ def test_what_was_computed_is_not_asked_of_a_process_again(
     assert comparing.compared(request).path == folder.path
 
 
+def test_how_images_are_read_comes_to_the_process_that_reads_them(files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files / "images", tmp_path / "some")
+    (tmp_path / "some" / "bad.png").write_bytes(b"no picture")
+    (tmp_path / "some" / "worse.png").write_bytes(b"")
+    model = f"bundled:supervised={files}/vit.safetensors"
+    asked = (model, model, "--images", tmp_path / "some", "--n", 26, "--print")
+    refused = simtui(tmp_path / "cache", *asked)
+    assert refused.returncode == 2 and "images cannot be used (limit 5%)" in refused.stderr
+    done = simtui(tmp_path / "cache", *asked, "--max-skipped", "0.5", "--window", "0,255")
+    assert done.returncode == 0 and "images: 24 of" in done.stdout, done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -93,6 +106,7 @@ def test_what_was_computed_is_not_asked_of_a_process_again(
         (("bundled:supervised", "bundled:supervised", "--images", "nowhere"), "nowhere: no such folder"),
         (("bundled:supervised", "bundled:supervised", "--measure", "cka"), "no such measure\n  fix: choose one of lin"),
         (("bundled:supervised", "bundled:supervised", "--format", "csv"), "--format: is of a file"),
+        (("bundled:supervised", "bundled:supervised", "--frame", "0"), "are of --images\n  fix: add --images PATH"),
         (("bundled:supervised", "bundled:supervised", "--n", "8", "--measure", "mutual_knn"), "needs 12 images"),
     ],
 )

@@ -23,6 +23,7 @@ from engine.backbones import load_backbone
 from engine.backbones.backbone import Backbone
 from engine.data.images import decode_square, open_regular
 from engine.data.intensity import Decoding
+from engine.data.options import DataOptions
 from engine.data.pixels import probe_items, side_of
 from engine.data.read import read_images
 from engine.errors import DamagedError, DataError, SimtuiError, StudyError, WeightsError
@@ -33,7 +34,7 @@ from engine.jobs import compare_child
 from engine.jobs.compare import ComparisonRequest, known_comparison, parse_checkpoint, refuse_request
 from engine.jobs.launch import start_study
 from engine.jobs.uncertainty import cell_uncertainty
-from engine.runs.record import RunRecord, State, write_record
+from engine.runs.record import RunRecord, State, read_record, write_record
 from engine.runs.results import SimilarityKey
 from engine.runs.study_folder import StudyFolder
 from engine.study import BackboneSection, FinetuneSection, MeasureSection, RunSpec, run_specs
@@ -240,6 +241,12 @@ class TestRuns:
         found = maps[SimilarityKey("target", "cls", LINEAR)]
         np.testing.assert_allclose(found, [[plain_cka(x, y) for y in ys] for x in xs], atol=1e-4)
 
+    def test_a_mixture_is_a_checkpoint_like_any_other(self, run_path: Path) -> None:
+        record = read_record(run_path)
+        write_record(run_path, record.with_(spec=replace(record.spec, method="wise_ft:0.25")))
+        last = (run_path / "checkpoints/epoch-002.safetensors").resolve()
+        assert parse_checkpoint(str(run_path)).trained == parse_checkpoint(str(last)).trained == last
+
     def test_a_frozen_backbone_is_the_pre_trained_one(self, files: Path, run_path: Path) -> None:
         section = BackboneSection("bundled:supervised", weights=str(files / "vit.safetensors"))
         spec = RunSpec("s", "images", section, "linear", 0, 2, 6, None, FinetuneSection(), MeasureSection(), "all")
@@ -299,6 +306,18 @@ def test_images_that_cannot_be_used(files: Path, tmp_path: Path) -> None:
         Image.new("RGB", (8, 8), (i * 40, 0, 0)).save(tmp_path / "few" / f"{i}.png")
     with pytest.raises(DataError, match=r"3 images can be used: linear CKA \(biased\) needs 4 at least"):
         done(asked(files, "vit", "vit", images=tmp_path / "few"))
+
+
+def test_what_may_be_left_out_is_part_of_the_question(files: Path, tmp_path: Path) -> None:
+    shutil.copytree(files / "images", tmp_path / "some")
+    for i in range(4):
+        next(iter((tmp_path / "some").iterdir())).joinpath(f"bad{i}.png").write_bytes(b"no picture")
+    strict = asked(files, "vit", "vit", images=tmp_path / "some", n=28)
+    with pytest.raises(DataError, match=r"4 of 28 images cannot be used \(limit 5%\)"):
+        done(strict)
+    folder = done(replace(strict, reading=DataOptions(max_skipped=0.5)))
+    (record,) = folder.listing().records
+    assert record.provenance.n_probe == 24 and known_comparison(strict) is None
 
 
 def test_images_need_no_labels(files: Path, tmp_path: Path) -> None:
