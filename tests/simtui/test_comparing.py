@@ -87,8 +87,8 @@ def test_what_was_computed_is_not_asked_of_a_process_again(
 
 def test_how_images_are_read_comes_to_the_process_that_reads_them(files: Path, tmp_path: Path) -> None:
     shutil.copytree(files / "images", tmp_path / "some")
-    for name, content in (("bad", b"no picture"), ("worse", b"")):
-        next((tmp_path / "some").iterdir()).joinpath(f"{name}.png").write_bytes(content)
+    for name in ("bad", "worse"):
+        next((tmp_path / "some").iterdir()).joinpath(f"{name}.png").write_bytes(b"no picture")
     model = f"bundled:supervised={files}/vit.safetensors"
     asked = (model, model, "--images", tmp_path / "some", "--n", 26, "--print")
     refused = simtui(tmp_path / "cache", *asked)
