@@ -349,6 +349,8 @@ class SimtuiApp(App[None]):
 
     def on_reader_news(self, message: ReaderNews) -> None:
         """Takes what the reader has found, unless it belongs to what nobody looks at any more."""
+        if not self.is_running:  # the views are gone already
+            return
         news = message.news
         if isinstance(news, Broken):
             raise news.error

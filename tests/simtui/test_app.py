@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -338,6 +339,14 @@ class TestLive:
             await pilot.pause()
             assert text_of(pilot, "summary") == before and app.snapshot is not None
             assert app.snapshot.name == "sample_study"
+
+    async def test_news_that_comes_while_the_app_ends_is_dropped(self, study: Path) -> None:
+        async with opened(study) as pilot:
+            app = app_of(pilot)
+            assert app.snapshot is not None
+            news = replace(app.snapshot, name="later")
+        app.on_reader_news(ReaderNews(news))
+        assert app.snapshot.name == "sample_study"
 
 
 class TestStates:
