@@ -1,7 +1,7 @@
 """Finds the checkpoints of the user's own training in a folder, and what their files say of them; opens no weights.
 
-Folders are known as timm's `train.py`, Hugging Face's `Trainer`, open_clip's `open_clip_train` and Lightning write them;
-of any other the names of the files count. Nothing that a file says is trusted: what is not as expected becomes a note.
+Folders are known as timm's `train.py`, Hugging Face's `Trainer`, open_clip's `open_clip_train` and Lightning write
+them; of any other the names of the files count. What a file says in another way than expected becomes a note.
 """
 
 from __future__ import annotations
