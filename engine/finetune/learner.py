@@ -165,8 +165,8 @@ class FeatureLearner:
     def observe(self) -> Observation:
         """See `Learner`."""
         embeddings = self._reference.embeddings
-        val, test = logits_of(self._head, embeddings["val"]), logits_of(self._head, embeddings["test"])
-        return Observation(val, test, self._reference.probes)
+        logits = {split: logits_of(self._head, embeddings[split]) for split in ("val", "test")}
+        return Observation(logits, self._reference.probes)
 
     def origin_embedding(self) -> np.ndarray | None:
         """See `Learner`."""

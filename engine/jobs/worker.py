@@ -32,11 +32,12 @@ from engine.errors import (
     SimtuiError,
     StudyError,
 )
+from engine.finetune.bench import Bench, memory_error
 from engine.finetune.inputs import Inputs
 from engine.finetune.methods import method_of
 from engine.finetune.recipes.recipe import learning_rate
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import Bench, execute_run, memory_error
+from engine.finetune.run import execute_run
 from engine.jobs.device_load import DeviceMeter
 from engine.jobs.ending import Stopped, end_in_order
 from engine.jobs.executors.command import failure_line
@@ -65,7 +66,9 @@ class _Watcher:
         self._folder, self._epochs, self._name = folder, epochs, name
         self._file, self._meter = Throttled(run_path / PROGRESS_FILE), DeviceMeter(device)
 
-    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
+    def step(
+        self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float | None, waited_share: float
+    ) -> None:
         if step < n_steps and not self._file.is_due:
             return
         load = self._meter.read()

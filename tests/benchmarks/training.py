@@ -26,12 +26,14 @@ from safetensors.torch import save_file
 from engine.activations.extract import extract
 from engine.activations.store import ActivationStore
 from engine.backbones.torchvision_guard import guard
+from engine.finetune import ledger, measuring
 from engine.finetune import run as run_module
 from engine.finetune.augment import CROP_AREA, CROP_RATIO
+from engine.finetune.bench import Bench
 from engine.finetune.checkpoints import Checkpoints
 from engine.finetune.learner import ImageLearner
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import Bench, execute_run
+from engine.finetune.run import execute_run
 from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.jobs.prepare import Preparation
@@ -56,10 +58,10 @@ _SIMILARITY, _WRITING = "similarity to the pre-trained model", "writing"
 _TIMED = (
     (run_module._Run, "_train", "training"),
     (ImageLearner, "observe", _EVALUATION),
-    (run_module._Run, "_similarity", _SIMILARITY),
-    (run_module._Run, "_quality", "metrics"),
-    (run_module, "layer_metrics", "metrics"),
-    (run_module, "write_results", _WRITING),
+    (measuring.Meter, "_similarity", _SIMILARITY),
+    (measuring.Meter, "_quality", "metrics"),
+    (measuring, "layer_metrics", "metrics"),
+    (ledger, "write_results", _WRITING),
     (run_module._Run, "_keep", _WRITING),
     (Checkpoints, "save_resume_point", _WRITING),
 )
