@@ -236,7 +236,7 @@ def in_study_order(records: Sequence[RunRecord], study: Study) -> tuple[RunRecor
     """By backbone, method and seed, as the study file names them: the order in which people think of them."""
     backbones = [each.name for each in study.backbone]
 
-    def place(record: RunRecord) -> tuple[int, tuple[int, float], int, str]:
+    def place(record: RunRecord) -> tuple[int, tuple[int, float, str], int, str]:
         name = record.spec.backbone.name
         backbone = backbones.index(name) if name in backbones else len(backbones)
         return backbone, in_table_order(record.spec.method), record.spec.seed, record.run_id

@@ -73,6 +73,28 @@ def read_origin(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
     return replace(manifest, warnings=(*manifest.warnings, *check_origin(manifest)))
 
 
+def read_held_out(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
+    """Reads labelled images on which a model is to be judged that was trained elsewhere, all in the one split "test".
+
+    They are the test images where the dataset names some, else the validation images, else all: a warning says which.
+
+    Raises:
+        DataError, StudyError: as `read_dataset`.
+    """
+    found = _read(path, options)
+    is_named = any(entry.split is not None for entry in found.entries)
+    split = next((each for each in ("test", "val") if is_named and any(i.split == each for i in found.items)), None)
+    chosen = [item for item in found.items if split is None or item.split == split]
+    said = (
+        f"judged on all {len(chosen)} images, as none are named as test images: where the training has seen some, "
+        "accuracy says too much"
+        if split is None
+        else f"judged on the {len(chosen)} {'test' if split == 'test' else 'validation'} images that the dataset names"
+    )
+    items = tuple(replace(item, split="test") for item in chosen)
+    return replace(found.manifest, items=items, warnings=(*found.manifest.warnings, said))
+
+
 def read_images(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
     """Reads the images of a dataset where labels are of no matter, all in the one split "test".
 

@@ -50,10 +50,17 @@ class Ledger:
         write_results(self.path, results)
 
     def keep(
-        self, epoch: int, weights: Callable[[], Mapping[str, Tensor]], probes: Mapping[str, Activations] | None
+        self,
+        epoch: int,
+        weights: Callable[[], Mapping[str, Tensor]],
+        probes: Mapping[str, Activations] | None,
+        facts: Mapping[str, str] | None = None,
     ) -> None:
-        """The weights of an epoch, and its activations where they are not those of θ* (`probes` is None)."""
-        self.checkpoints.save_weights(epoch, weights(), {"run": self.record.run_id})
+        """The weights of an epoch, and its activations where they are not those of θ* (`probes` is None).
+
+        `facts` is what else the checkpoint is to say of itself.
+        """
+        self.checkpoints.save_weights(epoch, weights(), {"run": self.record.run_id, **(facts or {})})
         if probes is None:
             return
         weights_sha256 = sha256_file(self.checkpoints.weights_path(epoch))

@@ -85,12 +85,26 @@ COMPARED = "compared"
 _COMPARISON = Method(COMPARED, True, True, 0.0, "two checkpoints, compared as they are")
 
 
+# Checkpoints of the user's own training are kept as runs of a method of their own; `imported:NAME` where a folder holds
+# several trainings that are no seeds of each other. That they began from θ* is taken on trust.
+IMPORTED = "imported"
+_IMPORT = Method(IMPORTED, True, True, 0.0, "checkpoints of your own training, looked at as they are")
+_IMPORTED_NAME = re.compile(rf"{IMPORTED}(:[A-Za-z0-9._-]{{1,40}})?")
+
+
+def is_imported(name: str) -> bool:
+    """Whether a run is of checkpoints that simtui has not trained."""
+    return bool(_IMPORTED_NAME.fullmatch(name))
+
+
 def method_of(name: str) -> Method:
     """The method that a run was made by; `wise_ft:0.25` is `wise_ft`.
 
     Raises:
         KeyError: there is no such method.
     """
+    if is_imported(name):
+        return _IMPORT
     return _COMPARISON if name == COMPARED else METHODS[name.partition(":")[0]]
 
 
@@ -114,7 +128,7 @@ def is_mixing(text: str) -> bool:
     return bool(_MIXING.fullmatch(text)) and float(text) != HALF
 
 
-def in_table_order(name: str) -> tuple[int, float]:
-    """Sorts methods as the table lists them, mixtures from little to much of the fine-tuned weights."""
+def in_table_order(name: str) -> tuple[int, float, str]:
+    """Sorts methods as the table lists them, mixtures from little to much of the fine-tuned weights; others by name."""
     base = name.partition(":")[0]
-    return (list(METHODS).index(base) if base in METHODS else len(METHODS), mixing_of(name))
+    return (list(METHODS).index(base), mixing_of(name), "") if base in METHODS else (len(METHODS), 0.0, name)

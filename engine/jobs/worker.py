@@ -33,6 +33,7 @@ from engine.errors import (
     StudyError,
 )
 from engine.finetune.bench import Bench, memory_error
+from engine.finetune.imported import execute_import
 from engine.finetune.inputs import Inputs
 from engine.finetune.methods import method_of
 from engine.finetune.recipes.recipe import learning_rate
@@ -49,7 +50,7 @@ from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, Stage, Thrott
 from engine.lock import holder_of, locked
 from engine.runs.record import Provenance, RunRecord, Session, State, command_of, read_record, write_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import RunSpec, Study, needs_run, run_specs
+from engine.study import RunSpec, Study, TrainingSection, needs_run, run_specs
 
 _PACKAGES = ("simtui", "torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
 MAX_ATTEMPTS = 3
@@ -177,7 +178,10 @@ class Worker:
         try:
             name = f"{socket.gethostname()} {self._device}" if self._is_job else str(self._device)
             watcher = _Watcher(self._folder, path, record.spec.epochs, self._device, name)
-            return execute_run(path, *self._bench(record), watcher).state
+            bench = self._bench(record)
+            if record.is_imported:
+                return execute_import(path, *bench, watcher, training_of(self._folder.study, record)).state
+            return execute_run(path, *bench, watcher).state
         except NoSpaceError as error:
             self._end(path, State.QUEUED, f"paused: {error.problem}")
             raise
@@ -220,7 +224,7 @@ class Worker:
         reference = self._preparation.reference(backbone, inputs)
         info, spec = backbone.info, record.spec
         provenance = replace(
-            _of_inputs(inputs),
+            _of_inputs(inputs, has_labels=record.spec.settings.get("labels", True) is True),
             dataset_path=self._folder.study.data.path,
             origin_path=self._folder.study.origin.path if self._folder.study.origin else "",
             command=command_of(self._folder.study_file_path),
@@ -258,6 +262,19 @@ class Worker:
         with contextlib.suppress(MachineError):
             write_record(path, read_record(path).with_(state=state, reason=reason, **changes))
         return state
+
+
+def training_of(study: Study, record: RunRecord) -> TrainingSection:
+    """Where the checkpoints of an imported run lie.
+
+    Raises:
+        StudyError: the study no longer names its training.
+    """
+    name = record.spec.settings.get("training")
+    for training in study.imported.training if study.imported else ():
+        if training.name == name:
+            return training
+    raise StudyError(record.run_id, f"its training {name!r} is not in the study any more", "import its folder again")
 
 
 def _state_of(path: Path) -> State:
@@ -328,19 +345,19 @@ def one_line(error: SimtuiError) -> str:
     return f"{error.where}: {error.problem}; fix: {error.fix}"
 
 
-def _of_inputs(inputs: Inputs) -> Provenance:
+def _of_inputs(inputs: Inputs, *, has_labels: bool) -> Provenance:
     origin = inputs.origin_manifest
     return Provenance(
         manifest_digest=inputs.manifest.digest,
         probe_digest=inputs.probe_digest,
         origin_digest=inputs.origin.digest if inputs.origin else "",
-        n_train=len(inputs.splits["train"].items),
-        n_val=len(inputs.splits["val"].items),
+        n_train=len(inputs.splits["train"].items) if "train" in inputs.splits else 0,
+        n_val=len(inputs.splits["val"].items) if "val" in inputs.splits else 0,
         n_test=len(inputs.splits["test"].items),
         n_probe=len(inputs.probe_rows),
         n_origin=len(inputs.origin.items) if inputs.origin else 0,
         n_origin_probe=len(inputs.origin_probe.items) if inputs.origin_probe else 0,
-        n_classes=inputs.n_classes,
+        n_classes=inputs.n_classes if has_labels else 0,
         task=inputs.manifest.task,
         dataset_is_synthetic=inputs.manifest.synthetic,
         origin_is_synthetic=origin.synthetic if origin else False,
