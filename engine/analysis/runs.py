@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from engine.analysis.estimators import measures_of, notes_on, similarity_metrics
+from engine.analysis.imports import import_notes
 from engine.analysis.score import scores_of
 from engine.analysis.table import Cell, Table
 from engine.runs.record import RunRecord
@@ -27,7 +28,12 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
     """One row a run, in the order given; a column for each score of its task and each similarity asked for."""
     finals = (*(score.metric for score in scores_of(records)), "test_ece", *similarity_metrics(records))
     rows = tuple(_row(record, finals) for record in records)
-    return Table("runs", (*HEAD, *finals, *TAIL), rows, (*NOTES, *notes_on(records, measures_of(records))))
+    return Table(
+        "runs",
+        (*HEAD, *finals, *TAIL),
+        rows,
+        (*NOTES, *import_notes(records), *notes_on(records, measures_of(records))),
+    )
 
 
 def _row(record: RunRecord, finals: Sequence[str]) -> tuple[Cell, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.analysis import bootstrap
 from engine.analysis.estimators import column_of, notes_on
+from engine.analysis.imports import import_notes
 from engine.analysis.options import TableOptions
 from engine.analysis.score import ACCURACY, Score, score_of
 from engine.analysis.study_data import StudyData, group_columns, grouped, pooled_note
@@ -16,7 +17,8 @@ from engine.analysis.table import Cell, Spread, Table
 from engine.runs.results import SimilarityKey
 
 _NOTES = (
-    "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head",
+    "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head (imported runs: "
+    "with none)",
     bootstrap.NOTE,
 )
 
@@ -122,7 +124,7 @@ def runs_over_epochs_table(data: StudyData, options: TableOptions) -> Table:
 
 
 def _more(data: StudyData, key: SimilarityKey) -> tuple[str, ...]:
-    return (*notes_on(data.records, [key.measure], key.probe), *data.notes())
+    return (*import_notes(data.records), *notes_on(data.records, [key.measure], key.probe), *data.notes())
 
 
 def spread_columns(quantities: Sequence[str]) -> tuple[str, ...]:

@@ -231,8 +231,15 @@ class MapScreen(ViewScreen):
         epoch, n_epochs = self._clock(self._shown)
         last = n_epochs - 1
         epoch = min(max(epoch + step, 0), last)
+        while 0 < epoch < last and self._is_gap(epoch):
+            epoch += 1 if step > 0 else -1
         self.simtui.select(epoch=None if epoch == last else epoch)
         return 0 < epoch < last
+
+    def _is_gap(self, epoch: int) -> bool:
+        """Whether there is nothing of this epoch, of any run in sight."""
+        runs = [run for run in (self._run, self._pinned) if run is not None]
+        return all(epoch < run.results.n_epochs and layer_map.is_absent(run.record, run.results, epoch) for run in runs)
 
     def _play_on(self) -> bool:
         is_more = self._step_epoch(1)

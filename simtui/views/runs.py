@@ -9,6 +9,7 @@ from pathlib import PurePath
 from rich.cells import cell_len
 
 from engine.analysis.estimators import caution, label_of, short_of
+from engine.analysis.imports import head_said
 from engine.analysis.runs import runs_table
 from engine.analysis.score import score_of, scores_of
 from engine.analysis.table import Table
@@ -232,6 +233,8 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
     if record.reason:
         role = ERROR if record.state is State.FAILED else WARN
         return (head, *wrapped(f"{record.state}: {safe(record.reason)}", width, 2, role))
+    if record.is_imported:
+        return head, _facts(facts), *wrapped(f"accuracy {safe(head_said(record))}", width, 1)
     return head, _facts(facts), _ends(record, width)
 
 
