@@ -219,9 +219,8 @@ def comparison_table(data: StudyData, options: TableOptions) -> Table:
     said = _notes([each for _, each in compared], len(tested), options)
     if any(method_of(run.record.spec.method).needs for run in found.runs):
         said = (*said, MIXED_NOTE)
-    return Table(
-        "comparison", columns, rows, (*said, *estimators, *found.notes(), *data.notes(finals_only=True))
-    )  # fmt: skip
+    left_out = (*found.notes(), *data.notes(found.key, options.layer, finals_only=True))
+    return Table("comparison", columns, rows, (*said, *estimators, *left_out))
 
 
 def _cells(found: Comparison, corrected: float | None) -> tuple[Cell, ...]:

@@ -99,4 +99,4 @@ def _notes(data: StudyData, options: TableOptions, runs: Sequence[RunData], drop
     if any(method_of(run.record.spec.method).needs for run in runs):
         said.append(MIXED_NOTE)
     estimators = notes_on(data.records, [found.key.measure], found.key.probe)
-    return (*said, *estimators, *found.notes(), *data.notes(finals_only=True))
+    return (*said, *estimators, *found.notes(), *data.notes(found.key, options.layer, finals_only=True))

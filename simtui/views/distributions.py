@@ -82,7 +82,9 @@ def distributions_view(found: Found, selection: Selection, key: SimilarityKey, c
         cursor,
         _control(selection, key),
         _readout(groups[cursor], names[cursor], key, score),
-        tuple(each for each in (warning, found.data.twins, left_out) if each),
+        tuple(
+            each for each in (*found.data.partial(key, selection.layer), warning, found.data.twins, left_out) if each
+        ),
         _summary(groups, names, key, score),
     )
 
