@@ -389,7 +389,7 @@ def figures(
     from simtui.figures import report_figures
 
     study = _study_folder(folder)
-    sys.exit(report_figures(study, output, complete(chosen, study), only, formats, dpi))
+    sys.exit(report_figures(study, output, complete(chosen, study, is_of_run=False), only, formats, dpi))
 
 
 @commands.command(**examples("simtui demo", "simtui demo --out /tmp/demo --no-open"))

@@ -35,6 +35,7 @@ class Method:
         module: where its code lies; empty where plain training is all of it.
         settings: what a study may set of it, under `[method.NAME]`.
         needs: the method from whose run of the same backbone and seed it is made.
+        follows: the method whose training, of the same backbone and seed, is its own.
         package: what it needs to be installed beside simtui's own requirements.
         cost: seconds of training an image, relative to `full`: as measured of a small backbone on one CPU core.
     """
@@ -47,6 +48,7 @@ class Method:
     module: str = ""
     settings: type | None = None
     needs: str = ""
+    follows: str = ""
     package: str = ""
     cost: float = 1.0
 
@@ -68,7 +70,7 @@ METHODS: Mapping[str, Method] = {
         Method("wise_ft", True, True, 0.0, "pre-trained and fully fine-tuned weights, mixed; trains nothing",
                f"{_RECIPES}.wise_ft", needs="full", cost=0.0),
         Method("ema", True, True, 1e-4, "as full, looked at through a moving average of its weights",
-               f"{_RECIPES}.ema", EmaSettings),
+               f"{_RECIPES}.ema", EmaSettings, follows="full"),
         Method("feature_distillation", True, True, 1e-4, "as full, with a penalty on the distance from θ*'s embeddings",
                f"{_RECIPES}.feature_distillation", FeatureDistillationSettings, cost=1.35),
         Method("cka_penalty", True, True, 1e-4, "as full, with 1 − CKA to θ*'s blocks as a penalty",
@@ -106,6 +108,12 @@ def method_of(name: str) -> Method:
     if is_imported(name):
         return _IMPORT
     return _COMPARISON if name == COMPARED else METHODS[name.partition(":")[0]]
+
+
+def are_of_one_training(first: str, second: str) -> bool:
+    """Whether runs of these two methods, of one backbone and seed, come from one training: `wise_ft` from `full`'s."""
+    roots = {method_of(name).needs or method_of(name).follows or name for name in (first, second)}
+    return first != second and len(roots) == 1
 
 
 def mixing_of(name: str) -> float:

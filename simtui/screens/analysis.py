@@ -6,6 +6,7 @@ from engine.analysis.options import BY, MEAN_OF_LAYERS
 from engine.analysis.study_data import StudyData
 from engine.errors import SimtuiError
 from simtui.analyses import Found
+from simtui.safe_text import safe
 from simtui.screens.view import ViewScreen
 from simtui.selection import after
 from simtui.views.parts import WARN, Span, wrapped
@@ -36,7 +37,7 @@ class AnalysisScreen(ViewScreen):
 
     def show_warnings(self, warnings: tuple[str, ...]) -> None:
         """The lines without which the figures could mislead; at most two."""
-        lines = [line for each in warnings for line in wrapped(f"! {each}", self.size.width - 2, 2, WARN)][:3]
+        lines = [line for each in warnings for line in wrapped(f"! {safe(each)}", self.size.width - 2, 2, WARN)][:3]
         self.lines("warning").set_class(bool(lines), "-shown")
         self.lines("warning").styles.height = max(len(lines), 1)
         self.lines("warning").show([(Span(" "), *each) for each in lines])

@@ -78,7 +78,7 @@ class MapScreen(ViewScreen):
             return self.failed(answer.value)
         if isinstance(answer.value, Results):
             self._run = Run(record, answer.value)
-            self._shown = layer_map.layer_map(record, answer.value, self.simtui.selection)
+            self._shown = layer_map.layer_map(record, answer.value, self.simtui.chosen)
         if self._shown is None or self._run is None:
             return self._no_map(record)
         problem = self._compare(snapshot, self._run)
@@ -259,7 +259,7 @@ class MapScreen(ViewScreen):
         if pinned is None or pinned == run.record.run_id:
             return ""
         other = map_compare.pinned_run(snapshot, pinned, self.simtui.answer(PINNED))
-        found = other if isinstance(other, str) else map_compare.compared(other, run, self.simtui.selection)
+        found = other if isinstance(other, str) else map_compare.compared(other, run, self.simtui.chosen)
         if isinstance(found, str) or isinstance(other, str):
             return str(found)
         self._pinned, self._comparison = other, found

@@ -127,7 +127,7 @@ def _study(options: argparse.Namespace, work: Path) -> Study:
     return Study(
         StudySection("training", keep="none"),
         DataSection(path=str(root)),
-        (BackboneSection(f"timm:{options.model}", weights=str(weights)),),
+        (BackboneSection(f"timm:{options.model}", weights=str(weights), input_size=options.size),),
         probe=ProbeSection(n=options.probe),
         finetune=FinetuneSection(
             ("full",), seeds=1, epochs=options.rounds + 1, batch_size=options.batch, precision=options.precision
@@ -156,7 +156,8 @@ def _timm_epoch(bench: Bench, size: int, options: argparse.Namespace) -> Callabl
     from timm.scheduler import CosineLRScheduler
 
     device, n_classes = bench.device, bench.inputs.n_classes
-    model = timm.create_model(options.model, num_classes=n_classes).to(device)
+    other_size = {} if options.size is None else {"img_size": size}
+    model = timm.create_model(options.model, num_classes=n_classes, **other_size).to(device)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=0.05)
     train, *others = (_timm_loader(bench, size, options, split) for split in ("train", "val", "test"))
     schedule = CosineLRScheduler(optimizer, t_initial=len(train) * (options.rounds + 1), t_in_epochs=False)
@@ -253,6 +254,7 @@ def main() -> None:
     """Reads the options; everything is made in a folder of its own, and removed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_tiny_patch16_224.augreg_in21k", help="of timm, by its pre-trained name")
+    parser.add_argument("--size", type=int, help="side of the images in pixels, instead of the model's own")
     parser.add_argument("--n", type=int, default=640, help="images, of which 70 %% train")
     parser.add_argument("--probe", type=int, default=2048, help="test images that are compared, at most")
     parser.add_argument("--batch", type=int, default=64)
