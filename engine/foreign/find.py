@@ -194,7 +194,9 @@ def _files(folder: Path, aside: dict[Path, list[str]], follow_links: bool) -> It
         bare = path.name.removesuffix(_INDEX) if is_index else path.name
         stem = re.sub(r"\.(safetensors|pth\.tar|pt\.tar|pth|pt|bin|ckpt)$", "", bare, flags=re.IGNORECASE)
         if _OTHER.fullmatch(stem):
-            aside.setdefault(folder, []).append(f"{path.name} holds no weights of a network, or adapters alone")
+            aside.setdefault(folder, []).append(
+                f"{path.name} is left aside: for going on with the training, or no whole network"
+            )
         elif bare == "pytorch_model.bin" and "model.safetensors" in present:
             aside.setdefault(folder, []).append(f"{path.name} is left aside for model.safetensors")
         else:
@@ -229,8 +231,8 @@ def _file(folder: Path, path: Path, stem: str, files: tuple[Path, ...]) -> _File
     if match := re.fullmatch(r"epoch=(\d+)(?:-step=(\d+))?.*\.ckpt", path.name):
         step = int(match[2]) if match[2] else None
         return _File(folder, "", label, files, kind, "lightning", int(match[1]) + 1.0, step)
-    if (match := re.fullmatch(r"epoch_(\d+)\.pt", path.name)) and (folder.parent / "params.txt").is_file():
-        return _File(folder.parent, "", label, files, kind, "open_clip", float(match[1]), None)
+    if path.name.startswith("epoch_") and (folder.parent / "params.txt").is_file():
+        return _File(folder.parent, "", label, files, kind, "open_clip", label.epoch, None)
     if is_generic(stem) and (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)):
         try:
             epoch, step = read_trainer_state(folder)
@@ -250,11 +252,15 @@ def _file(folder: Path, path: Path, stem: str, files: tuple[Path, ...]) -> _File
 
 def _join_beginnings(groups: dict[tuple[Path, str], list[_File]]) -> None:
     """A file of the first weights, or a best or last one, belongs to the only training of its folder."""
-    for key, files in list(groups.items()):
-        if all(file.label.is_before or file.label.copy_word or file.label.is_averaged for file in files):
-            others = [other for other in groups if other[0] == key[0] and other != key]
-            if len(others) == 1:
-                groups[others[0]] += groups.pop(key)
+
+    def is_beside(files: list[_File]) -> bool:
+        return all(each.label.is_before or each.label.copy_word or each.label.is_averaged for each in files)
+
+    beside = [key for key, files in groups.items() if is_beside(files)]
+    for key in beside:
+        others = [other for other in groups if other[0] == key[0] and other not in beside]
+        if len(others) == 1:
+            groups[others[0]] += groups.pop(key)
 
 
 def _training(
@@ -288,6 +294,8 @@ def _training(
 def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
     """Drops what copies another epoch, and averaged weights that have plain ones beside them."""
     named = [each for each in files if not each.label.copy_word and not each.label.is_averaged]
+    if any(each.layout != "plain" for each in named):  # such as the model that transformers saves at the end once more
+        named = [each for each in named if each.layout != "plain" or each.epoch is not None]
     if not named:
         return files
     epochs = {each.epoch for each in named}
@@ -298,7 +306,8 @@ def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
         if each.epoch is not None and each.epoch not in epochs and not each.label.is_averaged:
             kept.append(each)
             continue
-        reason = "averaged weights" if each.label.is_averaged else f"{each.label.copy_word} copies another epoch"
+        copy = f"{each.label.copy_word or 'the model itself'}, one of the others once more"
+        reason = "averaged weights" if each.label.is_averaged else copy
         notes.append(f"{each.files[0].name} is left aside: {reason}")
     unique: dict[tuple[int, int], _File] = {}
     for each in kept:  # timm's milestones and copies by hard link are one file under two names

@@ -17,7 +17,7 @@ _STEP = re.compile(
 )
 _SEED = re.compile(rf"{_APART}seed[-_=. ]?(\d{{1,9}})(?!\d)", re.IGNORECASE)
 _RUN = re.compile(rf"{_APART}(?:run|rep|repeat|trial)[-_=. ]?(\d{{1,9}})(?!\d)", re.IGNORECASE)
-_FIGURE = re.compile(r"(?:[A-Za-z]\w*?[-_=]?)?\d*\.\d+", re.ASCII)
+_FIGURE = re.compile(r"(?:[A-Za-z]+[-_=]?)?\d*\.\d+")
 _ALONE = re.compile(r"(?<![A-Za-z\d.])(\d{1,9})(?![A-Za-z\d]|\.\d)")
 _GENERIC = {
     "", "checkpoint", "checkpoints", "ckpt", "ckpts", "model", "pytorch_model", "weights", "weight", "net", "network",
