@@ -300,10 +300,11 @@ def _extras(chosen: _Network, source: _Source) -> list[str]:
     """
     tops = {name.partition(".")[0] for name in source.needed}
     heads = _head_names(source.backbone)
+    dropped = f"{chosen.dialect.dropped}|proj" if "ln_post.weight" in source.needed else chosen.dialect.dropped
     extras = []
     inside = []
     for name in chosen.tensors:
-        if name in source.needed or re.fullmatch(chosen.dialect.dropped, name):
+        if name in source.needed or re.fullmatch(dropped, name):
             continue
         if any(name.startswith(f"{head}.") for head in heads):
             continue
