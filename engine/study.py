@@ -173,11 +173,15 @@ class MachineSection:
 
 @dataclass(frozen=True, config=_STRICT)
 class CheckpointSection:
-    """The weights after an epoch of the user's own training: one file, or its shards."""
+    """The weights after an epoch of the user's own training: one file, or its shards.
+
+    `epoch_said` is how the files' names give it, where they do.
+    """
 
     epoch: Annotated[int, Field(ge=0, le=MAX_IMPORTED_EPOCH, strict=True)]
     files: Annotated[tuple[str, ...], Field(min_length=1)]
     kind: Literal["safetensors", "pickle"]
+    epoch_said: float | None = None
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -192,6 +196,7 @@ class TrainingSection:
     method: RunMethod
     seed: Annotated[int, Field(ge=0, strict=True)]
     checkpoints: Annotated[tuple[CheckpointSection, ...], Field(min_length=1)]
+    layout: Literal["timm", "hugging_face", "open_clip", "lightning", "plain"] = "plain"
     class_names: tuple[str, ...] | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None

@@ -29,6 +29,7 @@ from engine.finetune.observe import Observation, logits_of, look
 from engine.finetune.reference import load_reference_backbone
 from engine.finetune.run import readable_results
 from engine.foreign.convert import convert
+from engine.foreign.find import refuse_other_epoch
 from engine.foreign.fit import Fitted, fit_to_backbone, read_tensors
 from engine.foreign.heads import Head
 from engine.foreign.identity import content_of, stamps_of
@@ -147,17 +148,40 @@ class _Import:
             problem = "is not there any more" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
             raise WeightsError(where, problem, "put it back, and import the folder again") from error
         part = self._spec.settings.get("part")
-        fitted = fit_to_backbone(self._tensors(section, epoch), self._backbone, where, part=part)
+        tensors = self._tensors(section, epoch)
+        fitted = fit_to_backbone(tensors, self._backbone, where, part=part)
+        if epoch == 0:
+            is_half = any(each.dtype in (torch.float16, torch.bfloat16) for each in tensors.values())
+            self._refuse_trained(fitted, where, slack=2**-8 if is_half else 1e-6)
         self._backbone.model.load_state_dict(dict(fitted.weights))
         head, said = self._head(fitted)
         return _Loaded(head, ImportedCheckpoint(sha256, stamp, head is not None, said, self._notes(fitted)))
+
+    def _refuse_trained(self, fitted: Fitted, where: str, slack: float) -> None:
+        """What is called epoch 0 must be θ*; files are often counted from the first trained epoch.
+
+        Args:
+            slack: what a value may be off by rounding, as a share of the largest of its tensor.
+        """
+        section = self._spec.backbone
+        for name, given in load_reference_backbone(section, torch.device("cpu")).model.state_dict().items():
+            scale = float(given.abs().max()) if given.numel() else 0.0
+            if not torch.allclose(fitted.weights[name].cpu().to(given.dtype), given, rtol=0, atol=scale * slack):
+                problem = f"is named as epoch 0, yet it is not {section.name} before any training: {name} differs"
+                fix = (
+                    "where names count the first trained epoch as 0 add --counted-from 0; where it started from other "
+                    "weights give them, as --backbone NAME=FILE"
+                )
+                raise WeightsError(where, problem, fix)
 
     def _tensors(self, section: CheckpointSection, epoch: int) -> dict[str, Tensor]:
         files = [Path(file) for file in section.files]
         if section.kind == "safetensors":
             return read_tensors(files)
         target = self._path / CONVERTED / f"epoch-{epoch:03d}.safetensors"
-        tensors = read_tensors([convert(files, target).path])
+        converted = convert(files, target)
+        refuse_other_epoch(self._training.layout, files[0], section.epoch_said, converted.facts)
+        tensors = read_tensors([target])
         target.unlink(missing_ok=True)
         return tensors
 

@@ -116,23 +116,24 @@ def find_trainings(
     return tuple(sorted(found, key=lambda training: natural(training.name)))
 
 
-def refuse_other_epoch(training: FoundTraining, checkpoint: FoundCheckpoint, facts: Mapping[str, object]) -> None:
+def refuse_other_epoch(layout: Layout, path: Path, epoch_said: float | None, facts: Mapping[str, object]) -> None:
     """Compares the epoch that a file's name says with what a converted pickle says of itself.
 
     Args:
+        epoch_said: see `FoundCheckpoint`.
         facts: see `engine.foreign.convert.Converted`.
     Raises:
         WeightsError: they differ, as where files were renamed or mixed up.
     """
     own = facts.get("epoch")
     version = facts.get("version", 2)
-    counts_from = {"timm": 0 if version == 2 else 1, "lightning": 0, "open_clip": 1}.get(training.layout)
-    if counts_from is None or not isinstance(own, int) or checkpoint.epoch_said is None:
+    counts_from = {"timm": 0 if version == 2 else 1, "lightning": 0, "open_clip": 1}.get(layout)
+    if counts_from is None or not isinstance(own, int) or epoch_said is None:
         return
     trained = own + 1 - counts_from
-    if trained != checkpoint.epoch_said:
-        problem = f"is named as epoch {checkpoint.epoch_said:g}, and says itself that {trained} were trained"
-        raise WeightsError(str(checkpoint.files[0]), problem, "give the files their own names back")
+    if trained != epoch_said:
+        problem = f"is named as epoch {epoch_said:g}, and says itself that {trained} were trained"
+        raise WeightsError(str(path), problem, "give the files their own names back")
 
 
 @dataclass(frozen=True)

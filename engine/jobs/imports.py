@@ -6,7 +6,7 @@ Runs keep their names as trainings and checkpoints are added: what is in the stu
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,10 +84,11 @@ def import_study(found: Sequence[FoundTraining], request: ImportRequest, out: Pa
         held = known.get(name)
         checkpoints = {one.epoch: one for one in held.checkpoints} if held else {}
         checkpoints |= {one.epoch: one for one in _checkpoints_of(each)}
+        _refuse_renumbered(checkpoints.values(), out)
         method, seed = (held.method, held.seed) if held else _place_of(name, each.seed, found, trainings)
         trainings[name] = TrainingSection(
             name, _backbone_of(each, request), method, seed,
-            tuple(checkpoints[epoch] for epoch in sorted(checkpoints)),
+            tuple(checkpoints[epoch] for epoch in sorted(checkpoints)), each.layout,
             each.class_names, request.mean or each.mean, request.std or each.std,
         )  # fmt: skip
     return Study(
@@ -149,6 +150,15 @@ def _refuse_pickles(found: Sequence[FoundTraining], request: ImportRequest) -> N
         raise StudyError(str(request.folder), problem, fix)
 
 
+def _refuse_renumbered(checkpoints: Iterable[CheckpointSection], out: Path) -> None:
+    """A file is of one epoch, also where it is counted or ordered otherwise than when it was imported first."""
+    epochs: dict[str, int] = {}
+    for each in checkpoints:
+        if (known := epochs.setdefault(each.files[0], each.epoch)) != each.epoch:
+            problem = f"is epoch {known} and epoch {each.epoch}: {out} holds it under another than is asked for now"
+            raise StudyError(each.files[0], problem, f"give another study with --out, or remove {out}")
+
+
 def _frozen(out: Path) -> Study | None:
     path = out / "study.toml"
     return load_study(path) if path.is_file() else None
@@ -160,7 +170,7 @@ def _checkpoints_of(training: FoundTraining) -> list[CheckpointSection]:
             problem = f"epoch {each.epoch}: need at most {MAX_IMPORTED_EPOCH}"
             raise WeightsError(str(each.files[0]), problem, "give --order name to number the checkpoints 1, 2, …")
     return [
-        CheckpointSection(each.epoch, tuple(str(file.absolute()) for file in each.files), each.kind)
+        CheckpointSection(each.epoch, tuple(str(file.absolute()) for file in each.files), each.kind, each.epoch_said)
         for each in training.checkpoints
     ]
 

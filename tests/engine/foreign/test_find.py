@@ -67,9 +67,10 @@ class TestTimm:
     def test_epoch_of_the_pickle_itself(self, tmp_path: Path) -> None:
         train_as_timm(tmp_path / "a", 1, 2)
         training = find_trainings(tmp_path / "a")[0]
-        refuse_other_epoch(training, training.checkpoints[1], {"epoch": 1, "version": 2})
+        second = training.checkpoints[1]
+        refuse_other_epoch(training.layout, second.files[0], second.epoch_said, {"epoch": 1, "version": 2})
         with pytest.raises(WeightsError, match="named as epoch 2, and says itself that 1 were trained"):
-            refuse_other_epoch(training, training.checkpoints[1], {"epoch": 0, "version": 2})
+            refuse_other_epoch(training.layout, second.files[0], second.epoch_said, {"epoch": 0, "version": 2})
 
     @pytest.mark.parametrize(
         ("changes", "note"),

@@ -202,6 +202,36 @@ def test_a_broken_checkpoint_fails_its_run_alone_and_what_was_measured_stays(sit
     assert done(folder)["seed0"].state is State.DONE
 
 
+@pytest.mark.parametrize(("change", "dtype", "state"), [
+    (0.0, torch.float32, State.DONE), (0.0, torch.bfloat16, State.DONE), (0.02, torch.float32, State.FAILED),
+])  # fmt: skip
+def test_epoch_0_must_be_the_backbone_that_it_started_from(
+    site: Path, tmp_path: Path, change: float, dtype: torch.dtype, state: State
+) -> None:
+    tensors = {name: each.to(dtype) for name, each in weights_of(site, change).items()}
+    files = {0: save(tmp_path / "t" / "epoch_0.safetensors", tensors)}
+    folder = make_study_folder(
+        import_study([training("", files)], request(site, tmp_path / "t"), tmp_path / "out"), tmp_path / "out"
+    )
+    record = done(folder)[""]
+    assert record.state is state, record.reason
+    if state is State.FAILED:
+        assert "named as epoch 0, yet it is not bundled:supervised" in record.reason
+        assert "--counted-from 0" in record.reason
+        with pytest.raises(StudyError, match="is epoch 0 and epoch 1"):
+            import_study([training("", {1: files[0]})], request(site, tmp_path / "t"), tmp_path / "out")
+
+
+def test_a_pickle_that_says_another_epoch_than_its_name(site: Path, tmp_path: Path) -> None:
+    path = tmp_path / "t" / "checkpoint-2.pth.tar"
+    path.parent.mkdir()
+    torch.save({"state_dict": weights_of(site, 0.1), "epoch": 1, "version": 2}, path)
+    found = FoundTraining("", "timm", (FoundCheckpoint((path,), "pickle", 3, 3.0),))
+    asked = request(site, tmp_path / "t", converts=True)
+    record = done(make_study_folder(import_study([found], asked, tmp_path / "out"), tmp_path / "out"))[""]
+    assert record.state is State.FAILED and "named as epoch 3, and says itself that 2" in record.reason
+
+
 def test_a_checkpoint_that_has_become_another_is_refused(site: Path, tmp_path: Path) -> None:
     path = save(tmp_path / "t" / "a.safetensors", weights_of(site))
     folder = make_study_folder(
