@@ -49,6 +49,18 @@ async def test_a_table_says_how_many_columns_have_no_room(study: Path, view: str
         assert " +" not in grid.render_line(0).text
 
 
+async def test_views_of_all_runs_say_that_the_filter_of_runs_does_not_apply(study: Path) -> None:
+    async with opened(study) as pilot:
+        await press(pilot, "slash", *"full", "enter")
+        for view in "34567":
+            await press(pilot, view)
+            assert "the filter of Runs does not apply here" in text_of(pilot, "summary"), view
+        await press(pilot, "1", "escape")
+        for view in "34567":
+            await press(pilot, view)
+            assert "filter of Runs" not in text_of(pilot, "summary")
+
+
 class TestSpace:
     async def test_thresholds_move_and_the_counts_follow(self, study: Path) -> None:
         async with opened(study, view="4") as pilot:
