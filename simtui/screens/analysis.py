@@ -12,7 +12,7 @@ from simtui.selection import Selection, after
 from simtui.views.parts import WARN, Span, wrapped
 
 # A filter on figures would move the best run, which accuracy divergence is measured from, and cut short distributions.
-_NOT_FILTERED = "Of all runs (the filter of Runs does not apply here)."
+_NOT_FILTERED = "Of all runs, unfiltered."
 
 
 def unfiltered(summary: str, selection: Selection) -> str:

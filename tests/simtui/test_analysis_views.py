@@ -54,11 +54,11 @@ async def test_views_of_all_runs_say_that_the_filter_of_runs_does_not_apply(stud
         await press(pilot, "slash", *"full", "enter")
         for view in "34567":
             await press(pilot, view)
-            assert "the filter of Runs does not apply here" in text_of(pilot, "summary"), view
+            assert "Of all runs, unfiltered." in text_of(pilot, "summary"), view
         await press(pilot, "1", "escape")
         for view in "34567":
             await press(pilot, view)
-            assert "filter of Runs" not in text_of(pilot, "summary")
+            assert "unfiltered" not in text_of(pilot, "summary")
 
 
 class TestSpace:
