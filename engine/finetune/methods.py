@@ -38,6 +38,7 @@ class Method:
         follows: the method whose training, of the same backbone and seed, is its own.
         package: what it needs to be installed beside simtui's own requirements.
         cost: seconds of training an image, relative to `full`: as measured of a small backbone on one CPU core.
+        resume: what a state to resume from holds, in sizes of the backbone: its weights and AdamW's two moments of all.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Method:
     follows: str = ""
     package: str = ""
     cost: float = 1.0
+    resume: float = 3.0
 
 
 METHODS: Mapping[str, Method] = {
@@ -60,7 +62,7 @@ METHODS: Mapping[str, Method] = {
         Method("linear", True, False, 1e-2, "only a linear head is trained, on the features of the frozen backbone"),
         Method("scratch", False, True, 5e-4, "every weight is trained, from a random start"),
         Method("lora", True, True, 1e-3, "low-rank adapters of the blocks are trained, the weights below are frozen",
-               f"{_RECIPES}.lora", LoraSettings, package="peft", cost=1.2),
+               f"{_RECIPES}.lora", LoraSettings, package="peft", cost=1.2, resume=1.1),
         Method("layer_decay", True, True, 1e-4, "as full, with lower learning rates towards the input",
                f"{_RECIPES}.layer_decay", LayerDecaySettings),
         Method("lp_ft", True, True, 1e-4, "first the head alone on the frozen backbone, then every weight",
@@ -68,9 +70,9 @@ METHODS: Mapping[str, Method] = {
         Method("l2_sp", True, True, 1e-4, "as full, with a penalty on the distance from the pre-trained weights",
                f"{_RECIPES}.l2_sp", L2SpSettings),
         Method("wise_ft", True, True, 0.0, "pre-trained and fully fine-tuned weights, mixed; trains nothing",
-               f"{_RECIPES}.wise_ft", needs="full", cost=0.0),
+               f"{_RECIPES}.wise_ft", needs="full", cost=0.0, resume=0.0),
         Method("ema", True, True, 1e-4, "as full, looked at through a moving average of its weights",
-               f"{_RECIPES}.ema", EmaSettings, follows="full"),
+               f"{_RECIPES}.ema", EmaSettings, follows="full", resume=4.0),
         Method("feature_distillation", True, True, 1e-4, "as full, with a penalty on the distance from θ*'s embeddings",
                f"{_RECIPES}.feature_distillation", FeatureDistillationSettings, cost=1.35),
         Method("cka_penalty", True, True, 1e-4, "as full, with 1 − CKA to θ*'s blocks as a penalty",

@@ -40,6 +40,7 @@ class Provenance:
 
     `layers` are "blocks" of tokens or "stages" of maps, as `layer_kind` says; `n_features` is the width of the widest.
     `weights_checkpoint` is what was asked for in a comparison of two checkpoints.
+    `notes` say of a comparison of two checkpoints which images it is not of, and that these had no labels.
     `attention_reference` is the key of θ*'s attention maps in the activation store; empty where there are none.
     """
 
@@ -70,6 +71,7 @@ class Provenance:
     origin_path: str = ""
     learning_rate: float = 0.0
     command: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,16 @@ from engine.errors import SimtuiError
 from simtui.analyses import Found
 from simtui.safe_text import safe
 from simtui.screens.view import ViewScreen
-from simtui.selection import after
+from simtui.selection import Selection, after
 from simtui.views.parts import WARN, Span, wrapped
+
+# A filter on figures would move the best run, which accuracy divergence is measured from, and cut short distributions.
+_NOT_FILTERED = "Of all runs, unfiltered."
+
+
+def unfiltered(summary: str, selection: Selection) -> str:
+    """The summary of an analysis, which is of all runs, and says so where those of the runs view are filtered."""
+    return f"{_NOT_FILTERED} {summary}" if selection.run_filter else summary
 
 
 class AnalysisScreen(ViewScreen):
@@ -31,7 +39,7 @@ class AnalysisScreen(ViewScreen):
             return self.failed(found.data.unreadable[0].error)
         summary = self.show_found(found)
         self.has_shown = bool(summary)
-        return summary
+        return summary and unfiltered(summary, self.simtui.selection)
 
     has_shown = False
 

@@ -13,6 +13,7 @@ from engine.errors import SimtuiError
 from engine.runs.record import RunRecord
 from simtui.actions import LAYERS, TRAJECTORIES
 from simtui.safe_text import safe
+from simtui.screens.analysis import unfiltered
 from simtui.screens.view import ViewScreen, bindings_of
 from simtui.selection import BANDS, OVERLAYS, after
 from simtui.views import curves, layer_profile
@@ -72,7 +73,7 @@ class TrajectoriesScreen(ViewScreen):
         self.lines("legend").styles.height = 2
         self.lines("legend").show(wrapped_line(layer_profile.readout(self._rows[self._cursor]), self.size.width - 1))
         self.call_after_refresh(self._draw_profile)
-        return layer_profile.summary(found.value)
+        return unfiltered(layer_profile.summary(found.value), self.simtui.selection)
 
     def _draw_profile(self) -> None:
         area, app = self.lines("profile"), self.simtui
@@ -104,7 +105,7 @@ class TrajectoriesScreen(ViewScreen):
         self.lines("legend").styles.height = len(legend)
         self.lines("legend").show(legend)
         self._show_warnings(curves.warnings(found, self._records(), self.simtui.key, self.simtui.selection.layer))
-        return view.summary
+        return unfiltered(view.summary, self.simtui.selection)
 
     def table(self) -> Table | None:
         """The curves or the profile in sight."""
