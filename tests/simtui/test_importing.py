@@ -104,5 +104,7 @@ async def test_a_folder_becomes_a_study_that_the_app_shows(site: Path, tmp_path:
         assert "epoch 4" in written(pilot)
         await press(pilot, "left_square_bracket")  # there is no checkpoint of the epochs between
         assert "epoch 1 of 4" in written(pilot)
-        for key in "3456789":
+        await press(pilot, "3", "right_square_bracket", "left_square_bracket")
+        assert "epoch 1 of 4" in written(pilot)
+        for key in "456789":
             await press(pilot, key)
