@@ -400,22 +400,7 @@ def run_specs(study: Study) -> tuple[RunSpec, ...]:
     if study.imported is not None:
         return tuple(_imported_spec(study, training) for training in study.imported.training)
     return tuple(
-        RunSpec(
-            study=study.study.name,
-            dataset=Path(study.data.path).name,
-            backbone=backbone,
-            method=method,
-            seed=seed,
-            epochs=study.finetune.epochs,
-            probe_n=study.probe.n,
-            origin_n=study.origin.n if study.origin else None,
-            finetune=study.finetune,
-            measure=study.measure,
-            keep=study.study.keep,
-            origin_probe_n=study.probe.origin_n,
-            attention_n=study.attention.n,
-            settings=plain(getattr(study.method, method, None)) or {},
-        )
+        _spec(study, backbone, method, seed, study.finetune.epochs, plain(getattr(study.method, method, None)) or {})
         for seed in range(study.finetune.seeds)
         for method in study.finetune.methods
         for backbone in study.backbone
@@ -429,13 +414,27 @@ def _imported_spec(study: Study, training: TrainingSection) -> RunSpec:
         "part": study.imported.part, "labels": study.imported.labels,
     }  # fmt: skip
     epochs = tuple(sorted(each.epoch for each in training.checkpoints))
+    backbone = next(each for each in study.backbone if each.name == training.backbone)
+    settings = {name: plain(value) for name, value in said.items() if value is not None}
+    return _spec(study, backbone, training.method, training.seed, epochs[-1], settings, epochs)
+
+
+def _spec(
+    study: Study,
+    backbone: BackboneSection,
+    method: str,
+    seed: int,
+    epochs: int,
+    settings: dict[str, Any],
+    checkpoints: tuple[int, ...] = (),
+) -> RunSpec:
     return RunSpec(
         study=study.study.name,
         dataset=Path(study.data.path).name,
-        backbone=next(each for each in study.backbone if each.name == training.backbone),
-        method=training.method,
-        seed=training.seed,
-        epochs=epochs[-1],
+        backbone=backbone,
+        method=method,
+        seed=seed,
+        epochs=epochs,
         probe_n=study.probe.n,
         origin_n=study.origin.n if study.origin else None,
         finetune=study.finetune,
@@ -443,8 +442,8 @@ def _imported_spec(study: Study, training: TrainingSection) -> RunSpec:
         keep=study.study.keep,
         origin_probe_n=study.probe.origin_n,
         attention_n=study.attention.n,
-        settings={name: plain(value) for name, value in said.items() if value is not None},
-        checkpoints=epochs,
+        settings=settings,
+        checkpoints=checkpoints,
     )
 
 

@@ -119,9 +119,9 @@ def run(study: Path, out: Path | None, executor: ExecutorKind | None, wait: bool
     from their last epoch, failed ones are tried again. On Ray (simtui[ray]) or Slurm (simtui[slurm]), [executor] of the
     study says what a run gets.
     """
-    from engine.jobs.launch import detach_study, make_study_folder, start_study
-    from engine.jobs.progress import study_progress
+    from engine.jobs.launch import make_study_folder
     from engine.study import load_study, with_executor
+    from simtui.follow import start
 
     if study.is_dir():
         folder = _study_folder(study)
@@ -132,17 +132,7 @@ def run(study: Path, out: Path | None, executor: ExecutorKind | None, wait: bool
         if executor:
             request = with_executor(request, executor)
         folder = make_study_folder(request, out or study.parent / "studies" / request.study.name)
-    if wait:
-        from simtui.follow import follow
-
-        sys.exit(follow(folder, start_study(folder)))
-    detach_study(folder)
-    if failure := study_progress(folder).failure:
-        raise failure.as_error()
-    click.echo(f"Started in the background: {safe(folder.path)}")
-    click.echo(f"  simtui status {safe(folder.path)}    how far it is")
-    click.echo(f"  simtui {safe(folder.path)}           look at it while it runs")
-    click.echo(f"  simtui stop {safe(folder.path)}      stop at the next epoch; simtui run continues")
+    start(folder, waits=wait, again="simtui run")
 
 
 @commands.command(**examples("simtui new", "simtui new data/ISIC2018"))

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 
+import click
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from engine.analysis.imports import import_notes
 from engine.analysis.score import score_of
-from engine.jobs.launch import end_study, stop_study
+from engine.jobs.launch import detach_study, end_study, start_study, stop_study
 from engine.jobs.progress import StudyProgress, study_progress
 from engine.runs.record import RunRecord, State
 from engine.runs.study_folder import StudyFolder
@@ -27,6 +30,25 @@ _COLOURS = {
     State.INTERRUPTED: "yellow",
     State.STOPPED: "yellow",
 }
+
+
+def start(folder: StudyFolder, *, waits: bool, again: str) -> None:
+    """Starts a study; leaves it to itself and says where it is, or shows it to its end and exits with its code.
+
+    Args:
+        again: the command that continues it.
+    Raises:
+        SimtuiError: it does not start.
+    """
+    if waits:
+        sys.exit(follow(folder, start_study(folder)))
+    detach_study(folder)
+    if failure := study_progress(folder).failure:
+        raise failure.as_error()
+    click.echo(f"Started in the background: {safe(folder.path)}")
+    click.echo(f"  simtui status {safe(folder.path)}    how far it is")
+    click.echo(f"  simtui {safe(folder.path)}           look at it while it runs")
+    click.echo(f"  simtui stop {safe(folder.path)}      stop at the next epoch; {again} continues")
 
 
 def follow(folder: StudyFolder, process: subprocess.Popen[bytes]) -> int:
@@ -127,8 +149,9 @@ def _drawn(progress: StudyProgress, stopping: bool) -> Group:
 
 
 def _notes(progress: StudyProgress) -> list[Text]:
-    """What there is to know of the images."""
-    return [Text(f"· {safe(note)}", style="yellow" if " left out: " in note else "dim") for note in progress.notes]
+    """What there is to know of the images, and of checkpoints that were trained elsewhere."""
+    notes = (*progress.notes, *import_notes(progress.records))
+    return [Text(f"· {safe(note)}", style="yellow" if " left out: " in note else "dim") for note in notes]
 
 
 def _short(run_id: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +13,12 @@ import click
 from engine.errors import StudyError
 from engine.foreign.find import FoundTraining, find_trainings
 from engine.jobs.imports import ImportRequest, import_study, is_up_to_date, refuse_changed
-from engine.jobs.launch import detach_study, make_study_folder, start_study
-from engine.jobs.progress import study_progress
+from engine.jobs.launch import make_study_folder
 from engine.measures.table import MEASURES
 from engine.quality.table import QUALITY
-from engine.runs.study_folder import StudyFolder
 from engine.study import DataSection, MeasureSection, OriginSection, Study
 from simtui.dataset_options import options_of
+from simtui.follow import start
 from simtui.safe_text import safe
 
 _MAX_EPOCHS = 12
@@ -46,7 +44,7 @@ def import_checkpoints(
     )
     place = out or Path("studies") / (directory.resolve().name or "imported")
     if dry_run or images is None:
-        for line in found_lines(found):
+        for line in found_lines(found, asked["backbone"]):
             click.echo(line)
     if dry_run:
         return
@@ -60,27 +58,14 @@ def import_checkpoints(
     if place.resolve().is_relative_to(directory.resolve()):
         raise StudyError(str(place), f"lies in {directory}, where nothing is to be written", "give another --out")
     study = import_study(found, _request(directory, images, asked), place)
-    for line in found_lines(found, study):
+    for line in found_lines(found, asked["backbone"], study):
         click.echo(line)
     folder = make_study_folder(study, place)
     refuse_changed(folder)
     if is_up_to_date(folder):
         click.echo(f"Up to date: {safe(place)} holds every one of these checkpoints.")
         return
-    _start(folder, waits)
-
-
-def _start(folder: StudyFolder, waits: bool) -> None:
-    if waits:
-        from simtui.follow import follow
-
-        sys.exit(follow(folder, start_study(folder)))
-    detach_study(folder)
-    if failure := study_progress(folder).failure:
-        raise failure.as_error()
-    click.echo(f"Started in the background: {safe(folder.path)}")
-    click.echo(f"  simtui status {safe(folder.path)}    how far it is")
-    click.echo(f"  simtui {safe(folder.path)}           look at it while it runs")
+    start(folder, waits=waits, again="the same command")
 
 
 def _request(directory: Path, images: Path, asked: Mapping[str, Any]) -> ImportRequest:
@@ -134,10 +119,13 @@ def _pixels(flag: str, text: str | None) -> tuple[float, float, float] | None:
     return red, green, blue
 
 
-def found_lines(found: Sequence[FoundTraining], study: Study | None = None) -> Iterator[str]:
+def found_lines(
+    found: Sequence[FoundTraining], backbone: str | None = None, study: Study | None = None
+) -> Iterator[str]:
     """One paragraph a training: its layout, epochs, seed, backbone and who says it, and what was left aside.
 
     Args:
+        backbone: what the user says that it started from, which counts.
         study: that it becomes; says of each training what it is there.
     """
     known = {each.name: each for each in study.imported.training} if study and study.imported else {}
@@ -147,7 +135,8 @@ def found_lines(found: Sequence[FoundTraining], study: Study | None = None) -> I
         yield f"{safe(training.name) or '(the folder itself)'}: {safe(training.layout.replace('_', ' '))}"
         yield f"  {len(training.checkpoints)} checkpoints{kinds}: epochs {_epochs(training)}"
         said_by = f" (said by {safe(training.said_by.name)})" if training.said_by else ""
-        yield f"  backbone {safe(training.backbone or training.model_said or 'not said')}{said_by}"
+        said = safe(training.backbone or training.model_said or "not said")
+        yield f"  backbone {safe(backbone)} (said by --backbone)" if backbone else f"  backbone {said}{said_by}"
         section = known.get(training.name.encode("utf-8", "backslashreplace").decode())
         seed = "not said" if training.seed is None else str(training.seed)
         becomes = f"; becomes {section.method}, seed {section.seed}, of {safe(section.backbone)}" if section else ""

@@ -137,7 +137,8 @@ def _refuse_pickle(path: Path) -> None:
             raise WeightsError(str(path), "pickle files can run code; convert it", fix)
         command = (
             "import torch; from safetensors.torch import save_file; "
-            f"d = torch.load({str(path)!r}, map_location='cpu'); d = d.get('state_dict', d.get('model', d)); "
+            f"d = torch.load({str(path)!r}, map_location='cpu', weights_only=True); "
+            "d = d.get('state_dict', d.get('model', d)); "
             f"save_file({{k: v.clone() for k, v in d.items() if hasattr(v, 'clone')}}, {str(converted)!r})"
         )
         fix = f'if you trust its source, run python -c "{command}"'

@@ -1,4 +1,4 @@
-"""Finds the checkpoints of the user's own training in a folder, and what their files say of them; opens no weights.
+"""Finds the checkpoints of the user's own training in a folder, and what their files say of them; unpacks no weights.
 
 Folders are known as timm's `train.py`, Hugging Face's `Trainer`, open_clip's `open_clip_train` and Lightning write
 them; of any other the names of the files count. What a file says in another way than expected becomes a note.
@@ -31,6 +31,7 @@ _OTHER = re.compile(
 )
 _MAX_ENTRIES = 100_000
 _MAX_INDEX_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 20
 _NEARLY = 0.05  # transformers counts an epoch whose last batch was short as 0.99
 
 
@@ -180,11 +181,14 @@ def _folders(top: Path, follow_links: bool) -> Iterator[Path]:
 
 def _files(folder: Path, aside: dict[Path, list[str]], follow_links: bool) -> Iterator[_File]:
     """The checkpoints that lie directly in a folder; what is left aside is noted under its training's folder."""
-    names = [
-        path
-        for path in sorted(folder.iterdir(), key=lambda path: natural(path.name))
-        if not path.name.startswith(".") and (follow_links or not path.is_symlink()) and path.is_file()
-    ]
+    names = []
+    for path in sorted(folder.iterdir(), key=lambda path: natural(path.name)):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if follow_links or not path.is_symlink():
+            names.append(path)
+        elif path.name.lower().endswith(_SUFFIXES):
+            aside.setdefault(folder, []).append(f"{path.name} is left aside: it is a link; --follow-links follows it")
     present = {path.name for path in names}
     shards = {shard for path in names if path.name.endswith(_INDEX) for shard in _shards(path)}
     for path in names:
@@ -276,7 +280,10 @@ def _training(
     folder = "" if root == top else str(root.relative_to(top))
     name = "/".join(filter(None, (folder, stem)))
     layout = Counter(file.layout for file in files).most_common(1)[0][0]
-    notes = [note for place in {root, *(file.files[0].parent for file in files)} for note in aside.get(place, [])]
+    places = dict.fromkeys((root, *(file.files[0].parent for file in files)))
+    notes = list(
+        dict.fromkeys(note for place in places for note in aside.get(place, []))
+    )  # the same at each epoch: once
     kept = _without_copies(files, notes)
     numbered = [replace(file, epoch=_epoch(file, kept, layout, counted_from)) for file in kept]
     checkpoints = _in_order(root, numbered, order, notes)
@@ -307,9 +314,7 @@ def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
         if each.epoch is not None and each.epoch not in epochs and not each.label.is_averaged:
             kept.append(each)
             continue
-        copy = f"{each.label.copy_word or 'the model itself'}, taken for a copy of another; else name it by its epoch"
-        reason = "averaged weights" if each.label.is_averaged else copy
-        notes.append(f"{each.files[0].name} is left aside: {reason}")
+        notes.append(f"{each.files[0].name} is left aside: {_why_aside(each, named)}")
     unique: dict[tuple[int, int], _File] = {}
     for each in kept:  # timm's milestones and copies by hard link are one file under two names
         status = each.files[0].stat()
@@ -318,6 +323,36 @@ def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
                 f"{each.files[0].name} is left aside: it is {unique[status.st_dev, status.st_ino].files[0].name}"
             )
     return list(unique.values())
+
+
+def _why_aside(file: _File, named: Sequence[_File]) -> str:
+    """What a file of no epoch is; timm deletes all but ten, so that the last can be the only one of its epoch."""
+    if file.label.is_averaged:
+        return "averaged weights"
+    twin = next((each for each in named if _is_same(file.files, each.files)), None)
+    if twin is not None:
+        return f"it is {twin.files[0].name} once more"
+    return "it says no epoch, and is none of the others; to have it too, name it by its epoch"
+
+
+def _is_same(first: Sequence[Path], second: Sequence[Path]) -> bool:
+    """Whether the files hold the same bytes; those of two epochs differ early, so that little is read."""
+    if len(first) != len(second) or any(
+        a.stat().st_size != b.stat().st_size for a, b in zip(first, second, strict=True)
+    ):
+        return False
+    return all(a.samefile(b) or _has_same_bytes(a, b) for a, b in zip(first, second, strict=True))
+
+
+def _has_same_bytes(first: Path, second: Path) -> bool:
+    try:
+        with open_file(first) as a, open_file(second) as b:
+            while (chunk := a.read(_CHUNK_BYTES)) == b.read(_CHUNK_BYTES):
+                if not chunk:
+                    return True
+    except OSError:
+        return False
+    return False
 
 
 def _epoch(file: _File, files: list[_File], layout: Layout, counted_from: int) -> float | None:

@@ -58,7 +58,9 @@ class SpaceScreen(ScatterScreen):
         view = space.space_view(found, app.selection, app.shown_run_id(), app.is_colorless)
         self.fill(view)
         if view is None:
-            return self.nothing("No run is done yet.", "A run has its place in the space when it has ended.")
+            return self.nothing(
+                "No run has a place yet.", "It needs a similarity and a score of the last epoch of a run."
+            )
         return view.summary
 
     def table(self) -> Table | None:

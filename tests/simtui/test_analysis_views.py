@@ -136,7 +136,7 @@ class TestSpace:
     async def test_nothing_done_is_said(self, tmp_path: Path) -> None:
         path = write_study(tmp_path / "s", study_of(BACKBONES, seeds=1, epochs=4), epochs_done=1)
         async with opened(path, view="4") as pilot:
-            assert "No run is done yet." in text_of(pilot, "nothing")
+            assert "No run has a place yet." in text_of(pilot, "nothing")
             await press(pilot, "5")
             assert "No run is done yet." in text_of(pilot, "nothing")
             await press(pilot, "6")

@@ -55,6 +55,8 @@ def test_a_dry_run_says_what_was_found_and_writes_nothing(site: Path, tmp_path: 
     assert done.stdout.count("2 checkpoints: epochs 1, 4") == 2
     assert done.stdout.count("backbone not said") == 2 and "seed 5" in done.stdout
     assert not list((tmp_path / "here").iterdir())
+    named = simtui(tmp_path, site / "trained", "--dry-run", "--backbone", "bundled:supervised")
+    assert named.stdout.count("backbone bundled:supervised (said by --backbone)") == 2
 
 
 def refused(done: subprocess.CompletedProcess[str], problem: str, fix: str) -> None:
@@ -91,6 +93,7 @@ async def test_a_folder_becomes_a_study_that_the_app_shows(site: Path, tmp_path:
     )  # fmt: skip
     first = simtui(tmp_path, *asked)
     assert first.returncode == 0, first.stdout + first.stderr
+    assert "accuracy of 2 of 2 runs: not known: the checkpoint has no head" in " ".join(first.stderr.split())
     records = StudyFolder(tmp_path / "study").listing().records
     assert [(each.state, each.spec.seed, list(each.checkpoints)) for each in records] == [
         (State.DONE, 3, ["1", "4"]), (State.DONE, 5, ["1", "4"]),

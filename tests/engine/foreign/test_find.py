@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,9 @@ def epochs(training: FoundTraining) -> list[int]:
     return [each.epoch for each in training.checkpoints]
 
 
-def train_as_timm(folder: Path, seed: int, n_epochs: int, max_history: int = 10, **changes: Any) -> None:
+def train_as_timm(
+    folder: Path, seed: int, n_epochs: int, max_history: int = 10, *, gets_better: bool = True, **changes: Any
+) -> None:
     folder.mkdir(parents=True)
     model = torch.nn.Linear(2, 2)
     args = {"model": "vit_tiny_patch16_224.augreg_in21k", "pretrained": True, "seed": seed, "img_size": 64,
@@ -43,7 +46,8 @@ def train_as_timm(folder: Path, seed: int, n_epochs: int, max_history: int = 10,
         recovery_dir=str(folder), max_history=max_history,
     )  # fmt: skip
     for epoch in range(n_epochs):
-        saver.save_checkpoint(epoch, metric=float(epoch))
+        torch.nn.init.constant_(model.weight, float(epoch))
+        saver.save_checkpoint(epoch, metric=float(epoch if gets_better else -epoch))
     saver.save_recovery(n_epochs, 1)
 
 
@@ -58,11 +62,32 @@ class TestTimm:
         assert (first.input_size, first.mean, first.std) == (64, (0.5, 0.5, 0.5), None)
         assert first.said_by == tmp_path / "run-0" / "args.yaml"
         assert first.checkpoints[0].files == (tmp_path / "run-0" / "checkpoint-0.pth.tar",)
-        assert {note.partition(" ")[0] for note in first.notes} >= {"last.pth.tar", "model_best.pth.tar"}
+        for name in ("last.pth.tar", "model_best.pth.tar"):
+            assert f"{name} is left aside: it is checkpoint-2.pth.tar once more" in first.notes
 
     def test_only_the_best_were_kept(self, tmp_path: Path) -> None:
         train_as_timm(tmp_path / "a", 1, 6, max_history=2)
         assert epochs(find_trainings(tmp_path / "a")[0]) == [5, 6]
+
+    @pytest.mark.parametrize("is_linked", [True, False])
+    def test_the_last_is_the_only_one_of_its_epoch(self, tmp_path: Path, is_linked: bool) -> None:
+        train_as_timm(tmp_path / "a", 1, 6, max_history=2, gets_better=False)
+        if not is_linked:  # as after a copy to another machine
+            shutil.copytree(tmp_path / "a", tmp_path / "b")
+        training = find_trainings(tmp_path / ("a" if is_linked else "b"))[0]
+        assert epochs(training) == [1, 2]
+        assert "model_best.pth.tar is left aside: it is checkpoint-0.pth.tar once more" in training.notes
+        (last,) = [note for note in training.notes if note.startswith("last.pth.tar")]
+        assert "none of the others" in last and "name it by its epoch" in last
+
+    def test_a_link_out_of_the_folder_is_said(self, tmp_path: Path) -> None:
+        train_as_timm(tmp_path / "a", 1, 3)
+        (tmp_path / "a" / "checkpoint-2.pth.tar").rename(tmp_path / "else.pth.tar")
+        (tmp_path / "a" / "checkpoint-2.pth.tar").symlink_to(tmp_path / "else.pth.tar")
+        training = find_trainings(tmp_path / "a")[0]
+        assert epochs(training) == [1, 2]
+        assert "checkpoint-2.pth.tar is left aside: it is a link; --follow-links follows it" in training.notes
+        assert epochs(find_trainings(tmp_path / "a", follow_links=True)[0]) == [1, 2, 3]
 
     def test_epoch_of_the_pickle_itself(self, tmp_path: Path) -> None:
         train_as_timm(tmp_path / "a", 1, 2)
