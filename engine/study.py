@@ -160,11 +160,13 @@ class MachineSection:
     """How the study uses the machine; changes when results come, not (up to rounding) what they are.
 
     `cache_gb` bounds the decoded images on disk at one input size; those beyond it are decoded in every epoch.
+    `devices_per_run`: GPUs that train one run together, or processes on the CPU; the batch is shared among them.
     """
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     cache_gb: Annotated[float, Field(ge=0)] = 64.0
+    devices_per_run: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -376,6 +378,18 @@ def with_executor(study: Study, kind: ExecutorKind) -> Study:
     """
     changed = replace(study, executor=replace(study.executor, kind=kind))
     _check_executor(changed.executor, Path("study file"))
+    _check_devices(changed, Path("study file"))
+    return changed
+
+
+def with_devices_per_run(study: Study, n: int) -> Study:
+    """The same study, each of its runs trained by so many devices together.
+
+    Raises:
+        StudyError: its executor gives a run another number.
+    """
+    changed = replace(study, machine=replace(study.machine, devices_per_run=n))
+    _check_devices(changed, Path("study file"))
     return changed
 
 
@@ -461,6 +475,23 @@ def _check_executor(executor: ExecutorSection, path: Path) -> None:
         raise StudyError(path.name, f"executor.{problem}", "correct or remove the setting")
 
 
+def _check_devices(study: Study, path: Path) -> None:
+    """What shares a batch must be there for each run, and has something to do."""
+    n, executor = study.machine.devices_per_run, study.executor
+    if n > 1 and executor.kind != "local" and executor.gpus not in (0, n):
+        raise StudyError(
+            path.name,
+            f"executor.gpus = {executor.gpus:g}: need machine.devices_per_run = {n}, as {executor.kind} gives each run",
+            f"set executor.gpus = {n}, or 0 where there are none",
+        )
+    if n > study.finetune.batch_size:
+        raise StudyError(
+            path.name,
+            f"machine.devices_per_run = {n}: more than finetune.batch_size = {study.finetune.batch_size} images",
+            "lower it",
+        )
+
+
 def _checked(study: Study, path: Path) -> Study:
     """What no single setting shows."""
     lists: dict[str, Sequence[str]] = {
@@ -484,6 +515,7 @@ def _checked(study: Study, path: Path) -> Study:
                 "correct the value",
             )
     _check_executor(study.executor, path)
+    _check_devices(study, path)
     if study.finetune.warmup_epochs >= study.finetune.epochs > 1:
         raise StudyError(
             path.name,

@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.activations.extract import extract
+from engine.activations.extract import Portion, extract
 from engine.activations.store import Activations
 from engine.data.pixels import PixelCache
 from engine.finetune.classifier import Classifier
 from engine.finetune.inputs import Inputs
 from engine.finetune.objective import Objective
+from engine.finetune.team import ALONE, Team
 from engine.study import RunSpec
 
 
@@ -31,20 +32,24 @@ class Observation:
     probes: Mapping[str, Activations]
 
 
-def observe(model: Classifier, inputs: Inputs) -> Observation:
-    """Looks at the validation and test images, and at the origin images that are compared, in eval mode."""
-    test = extract(model.backbone, inputs.splits["test"], layer_rows=inputs.probe_rows)
-    val_embedding = embedding_of(model, inputs.splits["val"])
+def observe(model: Classifier, inputs: Inputs, team: Team = ALONE) -> Observation:
+    """Looks at the validation and test images, and at the origin images that are compared, in eval mode.
+
+    The processes of a team share the images, and all get all that was seen.
+    """
+    test = extract(model.backbone, inputs.splits["test"], layer_rows=inputs.probe_rows, portion=_portion(team))
+    val_embedding = embedding_of(model, inputs.splits["val"], team)
     probes = {"target": inputs.probe_activations(test)}
     origin = inputs.origin_probe
     if origin:
-        probes["origin"] = extract(model.backbone, origin, layer_rows=np.arange(len(origin.items)))
+        rows = np.arange(len(origin.items))
+        probes["origin"] = extract(model.backbone, origin, layer_rows=rows, portion=_portion(team))
     return Observation(logits_of(model.head, val_embedding), logits_of(model.head, test.embedding), probes)
 
 
-def train_loss(model: Classifier, inputs: Inputs, objective: Objective) -> float:
+def train_loss(model: Classifier, inputs: Inputs, objective: Objective, team: Team = ALONE) -> float:
     """The loss of the task on the training images as they are, in nats."""
-    logits = logits_of(model.head, embedding_of(model, inputs.splits["train"]))
+    logits = logits_of(model.head, embedding_of(model, inputs.splits["train"], team))
     return float(objective.loss(logits.double()))
 
 
@@ -60,14 +65,18 @@ def objective_of(spec: RunSpec, inputs: Inputs) -> Objective:
     )
 
 
-def origin_embedding(model: Classifier, inputs: Inputs) -> np.ndarray | None:
+def origin_embedding(model: Classifier, inputs: Inputs, team: Team = ALONE) -> np.ndarray | None:
     """`(n, d)` of the origin images; None where the study has no origin set."""
-    return embedding_of(model, inputs.origin) if inputs.origin else None
+    return embedding_of(model, inputs.origin, team) if inputs.origin else None
 
 
-def embedding_of(model: Classifier, cache: PixelCache) -> np.ndarray:
+def embedding_of(model: Classifier, cache: PixelCache, team: Team = ALONE) -> np.ndarray:
     """`(n, d)` of the images of a cache."""
-    return extract(model.backbone, cache).embedding
+    return extract(model.backbone, cache, portion=_portion(team)).embedding
+
+
+def _portion(team: Team) -> Portion:
+    return Portion(team.rank, team.size, team.merged)
 
 
 @torch.inference_mode()

@@ -28,6 +28,7 @@ from engine.finetune.learner import Learner, make_learner
 from engine.finetune.methods import method_of
 from engine.finetune.observe import Observation
 from engine.finetune.reference import Reference, load_reference_backbone
+from engine.finetune.team import ALONE, Team
 from engine.measures import Comparison
 from engine.measures.check import Layer, as_layer
 from engine.quality import knn_accuracy
@@ -51,7 +52,10 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a run happens: the device, its precision, the inputs, θ*, the activation store, and the process."""
+    """Where a run happens: the device, its precision, the inputs, θ*, the activation store, and the process.
+
+    `team`: the processes that compute the run together, of which this one leads.
+    """
 
     device: torch.device
     precision: str
@@ -59,6 +63,7 @@ class Bench:
     reference: Reference
     store: ActivationStore
     session: Session
+    team: Team = ALONE
 
 
 def execute_run(run_path: Path, record: RunRecord, bench: Bench, watcher: Watcher) -> RunRecord:
@@ -69,6 +74,7 @@ def execute_run(run_path: Path, record: RunRecord, bench: Bench, watcher: Watche
     Raises:
         TrainingError: the loss is not finite.
         DeviceMemoryError: the device's memory is too small, now or at all.
+        ProcessLostError: another process of the team has ended.
         NoSpaceError: the disk is full.
     """
     try:
@@ -96,7 +102,7 @@ class _Run:
         self._checkpoints = Checkpoints(run_path)
         backbone = load_reference_backbone(self._spec.backbone, bench.device)
         self._learner: Learner = make_learner(
-            self._spec, backbone, bench.reference, bench.inputs, bench.precision, run_path.parent
+            self._spec, backbone, bench.reference, bench.inputs, bench.precision, run_path.parent, bench.team
         )
         self._results = Results(bench.reference.probe.layers)
         self._activations = dict.fromkeys(bench.reference.keys, "reference")

@@ -12,6 +12,7 @@ from typing import Protocol
 from engine.runs.study_folder import StudyFolder
 
 EXIT_PAUSED = 75  # of a worker: no space is left on the disk
+EXIT_LOST = 76  # of a worker: another process of its run has ended
 MAX_DEATHS_OF_A_RUN = 2
 MAX_DEATHS_WITHOUT_RUN = 2
 _PAUSE_POLL_S = 5.0
@@ -76,4 +77,4 @@ def cause_of(returncode: int) -> str:
     """How a process ended, in words."""
     if returncode < 0:
         return f"was killed by {signal.Signals(-returncode).name}"
-    return f"ended with code {returncode}"
+    return "lost another process of its run" if returncode == EXIT_LOST else f"ended with code {returncode}"

@@ -106,7 +106,8 @@ class LocalExecutor:
         for record in held:
             self._deaths[record.run_id] += 1
             if self._deaths[record.run_id] >= MAX_DEATHS_OF_A_RUN:
-                reason = f"its process {cause}, {self._deaths[record.run_id]} times; see {self._folder.log_path}"
+                said = f" ({record.reason})" if record.reason else ""
+                reason = f"its process {cause}, {self._deaths[record.run_id]} times{said}; see {self._folder.log_path}"
                 write_record(self._folder.run_path(record.run_id), record.with_(state=State.FAILED, reason=reason))
             _log.warning("the worker of %s %s", record.run_id, cause)
         if not held:

@@ -281,7 +281,8 @@ class PlacedExecutor:
             where, fix = (said.where, said.fix) if said else (str(self._folder.path), f"see {self._folder.log_path}")
             self._give_up(Failure(where, problem, fix, said.exit_code if said else 4))
         elif self._deaths[record.run_id] >= MAX_DEATHS_OF_A_RUN:
-            reason = f"its process {cause}, {self._deaths[record.run_id]} times; see {self._folder.log_path}"
+            why = f" ({record.reason})" if record.reason else ""
+            reason = f"its process {cause}, {self._deaths[record.run_id]} times{why}; see {self._folder.log_path}"
             self._fail(record.run_id, f"{said.where}: {said.problem}; fix: {said.fix}" if said else reason)
         else:
             self._waiting.append(record.run_id)
