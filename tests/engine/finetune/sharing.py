@@ -1,6 +1,6 @@
 """Trains a few models for two epochs in float64, alone or as one of several processes, and says what came out.
 
-`python -m tests.engine.finetune.sharing RANK SIZE FOLDER OUT CASE …`: the processes meet in FOLDER; the first writes OUT.
+`python -m tests.engine.finetune.sharing RANK SIZE FOLDER OUT CASE …`: they meet in FOLDER; the first writes OUT.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from engine.errors import StudyError
 from engine.finetune.methods import METHODS
 from engine.finetune.shared_batch import SharedBatch, check_shareable, is_shared
 from engine.finetune.team import ALONE, Share, Team
-from engine.study import RunSpec
 from tests.engine.finetune.sharing import CASES
 from tests.engine.finetune.test_penalties import spec_of
 from tests.sweeps import IS_FULL
@@ -114,7 +112,7 @@ def test_what_cannot_be_shared_is_refused(layer: nn.Module, why: str) -> None:
         layer(x, x, x) if isinstance(layer, nn.MultiheadAttention) else layer(x)
 
 
-@pytest.mark.parametrize("layer", [nn.Dropout2d(0.0), nn.Dropout(0.5).eval(), nn.BatchNorm1d(6).eval(), nn.GELU()])
+@pytest.mark.parametrize("layer", [nn.AlphaDropout(0.0), nn.Dropout(0.5).eval(), nn.BatchNorm1d(6).eval(), nn.GELU()])
 def test_what_draws_nothing_is_as_without(layer: nn.Module) -> None:
     x = torch.randn(2, 6, 4)
     with SharedBatch(Share(4, 0, 2, 2)):
