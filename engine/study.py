@@ -22,7 +22,7 @@ from engine.data.options import DataOptions
 from engine.errors import DamagedError, StudyError
 from engine.executor_options import ExecutorKind, ExecutorSection, problem_of_executor
 from engine.files import digest, read_small
-from engine.finetune.methods import COMPARED, METHODS, is_method, method_of
+from engine.finetune.methods import COMPARED, METHODS, is_imported, is_method, method_of
 from engine.finetune.settings import LpFtSettings
 from engine.measures.table import MEASURES
 from engine.quality.table import QUALITY
@@ -46,7 +46,10 @@ def _known_method(name: str) -> str:
 
 
 Method = Annotated[str, AfterValidator(_known_method)]
-RunMethod = Annotated[str, AfterValidator(lambda name: name if name == COMPARED else _known_method(name))]
+RunMethod = Annotated[
+    str, AfterValidator(lambda name: name if name == COMPARED or is_imported(name) else _known_method(name))
+]
+MAX_IMPORTED_EPOCH = 10_000  # of each epoch there is a row in the results, be it empty
 Precision = Literal["auto", "float32", "bfloat16"]
 Keep = Literal["all", "ends", "none"]
 if TYPE_CHECKING:
@@ -61,12 +64,13 @@ else:  # the tables are the one place that knows the names
 class StudySection:
     """What the study is called, and which activation files and checkpoints stay when a run has ended.
 
-    `kind` is set where the folder holds a comparison of two checkpoints, so that nothing is ever trained in it.
+    `kind` is set where nothing is ever trained in the folder: it holds a comparison of two checkpoints, or checkpoints
+    of the user's own training (`import`), which are then those of `Study.imported`.
     """
 
     name: _Name
     keep: Keep = "ends"
-    kind: Literal["comparison"] | None = None
+    kind: Literal["comparison", "import"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -170,6 +174,47 @@ class MachineSection:
 
 
 @dataclass(frozen=True, config=_STRICT)
+class CheckpointSection:
+    """The weights after an epoch of the user's own training: one file, or its shards.
+
+    `epoch_said` is how the files' names give it, where they do.
+    """
+
+    epoch: Annotated[int, Field(ge=0, le=MAX_IMPORTED_EPOCH, strict=True)]
+    files: Annotated[tuple[str, ...], Field(min_length=1)]
+    kind: Literal["safetensors", "pickle"]
+    epoch_said: float | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingSection:
+    """One training of the user's own: what becomes one run. `name` is as it was found, the rest as the run has it.
+
+    `mean` and `std` are those by which the training normalised images, where they are not its backbone's.
+    """
+
+    name: str
+    backbone: str
+    method: RunMethod
+    seed: Annotated[int, Field(ge=0, strict=True)]
+    checkpoints: Annotated[tuple[CheckpointSection, ...], Field(min_length=1)]
+    layout: Literal["timm", "hugging_face", "open_clip", "lightning", "plain"] = "plain"
+    class_names: tuple[str, ...] | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ImportSection:
+    """Where checkpoints were imported from, and whether the images have labels; `part` as `foreign.fit` takes it."""
+
+    folder: str
+    training: Annotated[tuple[TrainingSection, ...], Field(min_length=1)]
+    labels: bool = True
+    part: str | None = None
+
+
+@dataclass(frozen=True, config=_STRICT)
 class Study:
     """A whole request, resolved: paths are absolute, defaults filled in."""
 
@@ -184,6 +229,7 @@ class Study:
     measure: MeasureSection = MeasureSection()
     machine: MachineSection = MachineSection()
     executor: ExecutorSection = ExecutorSection()
+    imported: ImportSection | None = None
 
 
 _SECTIONS: Sections = {
@@ -199,6 +245,8 @@ _SECTIONS: Sections = {
     "measure": MeasureSection,
     "machine": MachineSection,
     "executor": ExecutorSection,
+    "imported": ImportSection,
+    "imported.training": TrainingSection,
     "": Study,
 }
 
@@ -214,7 +262,8 @@ _LATER_SETTINGS = {
 class RunSpec:
     """Everything that decides the result of one run, but for the images and weights that it will find.
 
-    `settings` are those of its own method under `[method]`; none where the method has none.
+    `settings` are those of its own method under `[method]`; none where the method has none. `checkpoints` are the
+    epochs of which an imported training has any, in order; () where every epoch is trained.
     """
 
     study: str
@@ -231,12 +280,15 @@ class RunSpec:
     origin_probe_n: int = ProbeSection.origin_n
     attention_n: int = AttentionSection.n
     settings: dict[str, Any] = field(default_factory=dict)
+    checkpoints: tuple[int, ...] = ()
 
     @cached_property
     def spec_hash(self) -> str:
         """SHA-256 of the settings of this run; file locations, retention and its sister runs do not count."""
         value = asdict(self)
         value["backbone"].pop("weights")
+        if value.pop("checkpoints"):
+            value.pop("epochs")  # more checkpoints of a training are more of the same run
         for sister in ("methods", "seeds", "epochs"):
             value["finetune"].pop(sister)
         learning_rates = value["finetune"].pop("learning_rate")
@@ -347,6 +399,8 @@ def run_specs(study: Study) -> tuple[RunSpec, ...]:
     """Every run of the study, one seed of everything first, so that early results say the most."""
     if study.study.kind == "comparison":
         return ()
+    if study.imported is not None:
+        return tuple(_imported_spec(study, training) for training in study.imported.training)
     return tuple(
         RunSpec(
             study=study.study.name,
@@ -367,6 +421,32 @@ def run_specs(study: Study) -> tuple[RunSpec, ...]:
         for seed in range(study.finetune.seeds)
         for method in study.finetune.methods
         for backbone in study.backbone
+    )
+
+
+def _imported_spec(study: Study, training: TrainingSection) -> RunSpec:
+    assert study.imported is not None
+    said = {
+        "training": training.name, "class_names": training.class_names, "mean": training.mean, "std": training.std,
+        "part": study.imported.part, "labels": study.imported.labels,
+    }  # fmt: skip
+    epochs = tuple(sorted(each.epoch for each in training.checkpoints))
+    return RunSpec(
+        study=study.study.name,
+        dataset=Path(study.data.path).name,
+        backbone=next(each for each in study.backbone if each.name == training.backbone),
+        method=training.method,
+        seed=training.seed,
+        epochs=epochs[-1],
+        probe_n=study.probe.n,
+        origin_n=study.origin.n if study.origin else None,
+        finetune=study.finetune,
+        measure=study.measure,
+        keep=study.study.keep,
+        origin_probe_n=study.probe.origin_n,
+        attention_n=study.attention.n,
+        settings={name: plain(value) for name, value in said.items() if value is not None},
+        checkpoints=epochs,
     )
 
 
@@ -406,6 +486,9 @@ def _paths(study: Study) -> Iterator[str]:
     yield study.data.path
     yield from (study.origin.path,) if study.origin else ()
     yield from (each.weights for each in study.backbone if each.weights)
+    for training in study.imported.training if study.imported else ():
+        yield training.name
+        yield from (file for each in training.checkpoints for file in each.files)
 
 
 def _is_utf8(path: str) -> bool:
@@ -492,6 +575,19 @@ def _check_devices(study: Study, path: Path) -> None:
         )
 
 
+def _check_imported(study: Study, path: Path) -> None:
+    """A folder of imported checkpoints says what they are, and no other does."""
+    if (study.study.kind == "import") != (study.imported is not None):
+        raise StudyError(path.name, 'study.kind = "import" and [imported] need each other', "use simtui import")
+    known = {each.name for each in study.backbone}
+    for training in study.imported.training if study.imported else ():
+        if training.backbone not in known:
+            raise StudyError(path.name, f'"{training.backbone}" is no backbone of the study', "name it in [[backbone]]")
+        epochs = [each.epoch for each in training.checkpoints]
+        if len(set(epochs)) < len(epochs):
+            raise StudyError(path.name, f'"{training.name}" has two checkpoints of one epoch', "leave one out")
+
+
 def _checked(study: Study, path: Path) -> Study:
     """What no single setting shows."""
     lists: dict[str, Sequence[str]] = {
@@ -506,6 +602,7 @@ def _checked(study: Study, path: Path) -> Study:
             raise StudyError(path.name, f'{name}: "{sorted(twice)[0]}" is named twice', "name each once")
     _check_probes(study, path)
     _check_methods(study, path)
+    _check_imported(study, path)
     for section, options in (("data", study.data), ("origin", study.origin)):
         window = options.window if options else None
         if isinstance(window, tuple) and not window[0] < window[1]:

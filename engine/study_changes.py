@@ -32,7 +32,11 @@ def extended_study(frozen: Study, asked: Study, *, has_begun: bool = True) -> St
     Raises:
         StudyError: names the first setting that differs and would mix results that do not belong together.
     """
-    free = replace(asked, backbone=frozen.backbone, machine=frozen.machine, executor=frozen.executor)
+    if asked.imported and frozen.imported:  # more trainings, and more of their checkpoints
+        free = replace(asked, imported=replace(asked.imported, training=frozen.imported.training))
+    else:
+        free = asked
+    free = replace(free, backbone=frozen.backbone, machine=frozen.machine, executor=frozen.executor)
     if not has_begun:
         # Their number is part of what names a run.
         origin = replace(frozen.origin, n=asked.origin.n) if frozen.origin and asked.origin else asked.origin

@@ -15,6 +15,7 @@ import tomli_w
 
 from engine.data.options import DataOptions
 from engine.errors import SimtuiError, StudyError
+from engine.executor_options import ExecutorSection
 from engine.files import as_machine_error, atomic_write, read_small
 from engine.finetune.methods import is_method, method_of
 from engine.study import (
@@ -132,6 +133,7 @@ def draft_text(draft: Draft) -> str:
         *_method_sections(draft.methods),
         _section("measure", [("similarity", _SIMILARITY)], _MEASURE_DEFAULTS),
         _section("machine", [], [("device", MachineSection.device, ""), ("cache_gb", MachineSection.cache_gb, "")]),
+        _section("executor", [], _EXECUTOR_DEFAULTS),
     ]
     text = "\n\n".join("\n".join(lines) for lines in [_HEAD, *groups]) + "\n"
     try:
@@ -212,6 +214,14 @@ _FINETUNE_DEFAULTS: list[_Default] = [
 _SIMILARITY = ("debiased_cka", "linear_cka")
 _MEASURE_DEFAULTS: list[_Default] = [
     ("quality", MeasureSection.quality, ""),
+]
+_EXECUTOR_DEFAULTS: list[_Default] = [
+    ("kind", ExecutorSection.kind, '"local", "ray" or "slurm"'),
+    ("gpus", ExecutorSection.gpus, "of a run; not for local"),
+    ("cpus", ExecutorSection.cpus, "of a run; not for local"),
+    ("max_retries", ExecutorSection.max_retries, "after its node was lost"),
+    ("partition", ExecutorSection.partition, "of slurm"),
+    ("time", ExecutorSection.time, "minutes, of slurm"),
 ]
 
 

@@ -6,7 +6,7 @@ An action's name is the method that does it: `action_<name>` of the view's scree
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 RUNS, MAP, TRAJECTORIES, SPACE = "runs", "map", "trajectories", "space"
@@ -157,14 +157,17 @@ def actions_of(view: str, actions: Sequence[Action] = ACTIONS) -> tuple[Action, 
     return tuple(action for action in actions if view in action.views)
 
 
-def footer_of(view: str, actions: Sequence[Action] = ACTIONS) -> tuple[tuple[str, str], ...]:
-    """(keys, word) of each entry of a view's footer."""
+def footer_of(
+    view: str, actions: Sequence[Action] = ACTIONS, words: Mapping[str, str] | None = None
+) -> tuple[tuple[str, str], ...]:
+    """(keys, word) of each entry of a view's footer; `words` by the id of an action that does something else now."""
     there = actions_of(view, actions)
     shown = {action.id: action.shown.split(" ")[0] for action in there}
     groups = tuple(
         (_together([shown[each] for each in ids if each in shown]), word) for ids, word in FOOTER_GROUPS[view]
     )
-    return groups + tuple((action.shown, action.footer) for action in there if action.footer)
+    now = words or {}
+    return groups + tuple((action.shown, now.get(action.id, action.footer)) for action in there if action.footer)
 
 
 def _together(keys: Sequence[str]) -> str:

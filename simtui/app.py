@@ -20,6 +20,7 @@ from textual.message import Message
 from textual.screen import Screen
 from textual.timer import Timer
 
+from engine.analysis.estimators import pooling_of
 from engine.analysis.options import TableOptions
 from engine.errors import SimtuiError
 from engine.runs.results import SimilarityKey
@@ -225,9 +226,16 @@ class SimtuiApp(App[None]):
         return run_ids[0] if run_ids else None
 
     @property
+    def chosen(self) -> Selection:
+        """The selection, with the pooling that all runs have where none was selected."""
+        if self.selection.pooling or self.snapshot is None:
+            return self.selection
+        return replace(self.selection, pooling=pooling_of(self.snapshot.records))
+
+    @property
     def key(self) -> SimilarityKey:
         """The similarity that is analysed: of those that there are, the nearest to the selected one."""
-        return self.selection.key_among(self._known_keys)
+        return self.chosen.key_among(self._known_keys)
 
     def options(self, slot: str) -> TableOptions:
         """What an analysis is asked for; where groups cannot be chosen, they are not those of another view."""

@@ -25,7 +25,7 @@ _OPTIONS: Mapping[str, dict[str, Any]] = {
     "layer": {"help": "One block, such as blocks.11.  [default: the mean of all; of attention the last]"},
     "pooling": {
         "type": _POOLINGS,
-        "help": "CLS token, or mean of the patch tokens or of a map.  [default: cls; feat where there is no CLS]",
+        "help": "CLS token, or mean of the patch tokens or of a map.  [default: cls; feat where a backbone has no CLS]",
     },
     "measure": {"metavar": "NAME", "help": f"{', '.join(MEASURES)}.  [default: the study's first]"},
     "probe": {"type": _PROBES, "default": "target", "help": "Whose images are compared."},
@@ -62,14 +62,20 @@ def choices(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return add
 
 
-def complete(chosen: dict[str, Any], study: StudyFolder) -> TableOptions:
-    """What was chosen, with the defaults that are not the same for every study."""
+def complete(chosen: dict[str, Any], study: StudyFolder, *, is_of_run: bool = True) -> TableOptions:
+    """What was chosen, with the defaults that are not the same for every study.
+
+    Args:
+        is_of_run: whether a run that is named, and one beside it, are all that is looked at.
+    """
+    from engine.analysis.estimators import pooling_of
     from engine.analysis.options import MEAN_OF_LAYERS, TableOptions
 
-    poolings = [each.provenance.poolings for each in study.listing().records if (chosen["run"] or "") in each.run_id]
-    has_cls = any("cls" in each for each in poolings) or not any(poolings)
+    named = [name for name in (chosen["run"], chosen.get("beside")) if name and is_of_run]
+    records = study.listing().records
+    looked_at = [each for each in records if any(name in each.run_id for name in named)] if named else records
     chosen = {**chosen, "layer": chosen["layer"] or MEAN_OF_LAYERS}
-    return TableOptions(**{**chosen, "pooling": chosen["pooling"] or ("cls" if has_cls else "feat")})
+    return TableOptions(**{**chosen, "pooling": chosen["pooling"] or pooling_of(looked_at)})
 
 
 def reading_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -229,6 +229,54 @@ def compare(
         _open([found.path], first_view="map", is_remembered=False)
 
 
+@commands.command(
+    "import",
+    **examples(
+        "simtui import runs/vit_isic --dry-run",
+        "simtui import runs/vit_isic --images data/ISIC2018/test",
+        "simtui import output/train --images data/test --backbone timm:vit_small_patch16_224.augreg_in1k --convert",
+        "simtui import checkpoints --images photos --no-labels --backbone timm:resnet50.a1_in1k=start.safetensors",
+    ),
+)
+@click.argument("directory", metavar="DIR", type=_FOLDER)
+@click.option("--images", type=_FOLDER, help="Labelled images that the training has not seen, as for simtui data.")
+@click.option("--labels/--no-labels", default=True, help="Without: no accuracy, no calibration.  [default: labels]")
+@click.option("--origin", type=_FOLDER, help="Labelled images of the pre-training domain, for forgetting.")
+@click.option("--backbone", metavar="NAME[=FILE]", help="What it started from.  [default: as its files say]")
+@click.option("--input-size", type=click.IntRange(16, 1024), help="Pixels.  [default: as its files say]")
+@click.option("--mean", metavar="R,G,B", help="How training normalised images.  [default: as said, or the backbone's]")
+@click.option("--std", metavar="R,G,B", help="As --mean.")
+@click.option("--part", metavar="WORD", help="Which of several networks in a file: teacher, state_dict_ema …")
+@click.option("--order", type=click.Choice(["number", "name"]), default="number", help="What gives a file its epoch.")
+@click.option("--counted-from", type=click.Choice(["0", "1"]), default="1", help="The first trained epoch in names.")
+@click.option("--convert", is_flag=True, help="Open pickles (.pth .pt .bin), in a process that can do nothing else.")
+@click.option("--out", type=_FOLDER, help="The study folder.  [default: studies/NAME of DIR, here]")
+@click.option("--n", type=click.IntRange(4), default=2048, show_default=True, help="Images compared, at most.")
+@click.option("--measure", "measures", metavar="NAME", multiple=True, help="[default: linear_cka, debiased_cka]")
+@click.option("--quality", metavar="NAME", multiple=True, help="[default: ece, knn]")
+@click.option("--keep-all", is_flag=True, help="Keep activations and weights of every epoch.  [default: of the last]")
+@click.option("--dry-run", is_flag=True, help="Only say what was found.")
+@click.option("--wait", is_flag=True, help="Stay and show progress; ctrl+c stops after the checkpoint that it is at.")
+@reading_options
+def import_command(
+    directory: Path, images: Path | None, out: Path | None, dry_run: bool, wait: bool, **asked: Any
+) -> None:
+    """Make a study of checkpoints that you have trained elsewhere: one backbone, several epochs or seeds.
+
+    DIR is a folder of timm, of the Trainer of Hugging Face, of open_clip or Lightning, or any folder whose files say
+    their epoch. Nothing is trained, and nothing in DIR is changed. Each training becomes a run: similarity to the
+    pre-trained backbone at every checkpoint, accuracy and calibration where a checkpoint has a head for the classes of
+    the images, forgetting with --origin. Epoch 0 is the pre-trained backbone. Epochs without a checkpoint stay empty.
+
+    The test images that --images names are looked at, else its validation images, else all. The same command again goes
+    on, or adds checkpoints that are new since. What is asked for beyond these options, a study file can say: give it as
+    --images, and its [data] is taken.
+    """
+    from simtui.importing import import_checkpoints
+
+    import_checkpoints(directory, images, out, dry_run=dry_run, waits=wait, asked=asked)
+
+
 @commands.command(**examples("simtui status studies/isic2018"))
 @click.argument("folder", type=_FOLDER)
 def status(folder: Path) -> None:
@@ -341,7 +389,7 @@ def figures(
     from simtui.figures import report_figures
 
     study = _study_folder(folder)
-    sys.exit(report_figures(study, output, complete(chosen, study), only, formats, dpi))
+    sys.exit(report_figures(study, output, complete(chosen, study, is_of_run=False), only, formats, dpi))
 
 
 @commands.command(**examples("simtui demo", "simtui demo --out /tmp/demo --no-open"))

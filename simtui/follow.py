@@ -116,7 +116,8 @@ def _drawn(progress: StudyProgress, stopping: bool) -> Group:
     for run_id, hint in progress.runs.items():
         done = max(hint.epoch - 1, 0) + (hint.step / hint.steps if hint.steps else 0)
         speed = f"{hint.images_per_s:.0f} images/s  {hint.waited_share:.0%} waiting"
-        note = f"epoch {hint.epoch}/{hint.epochs}  loss {hint.loss:.3f}  {speed}"
+        loss = "" if hint.loss is None else f"loss {hint.loss:.3f}  "
+        note = f"epoch {hint.epoch}/{hint.epochs}  {loss}{speed}"
         task = bars.add_task(f"  {_short(run_id)}", total=hint.epochs, note=note)
         bars.update(task, completed=done)
     words = [Text(_headline(progress))]
@@ -171,8 +172,9 @@ def _row(record: RunRecord, progress: StudyProgress) -> Sequence[Text]:
     hint = progress.runs.get(record.run_id)
     score = record.last.get(score_of([record]).metric)
     if hint:
+        loss = "" if hint.loss is None else f"loss {hint.loss:.3f}, "
         note = (
-            f"epoch {hint.epoch}, step {hint.step}/{hint.steps}, loss {hint.loss:.3f}, "
+            f"epoch {hint.epoch}, step {hint.step}/{hint.steps}, {loss}"
             f"{hint.images_per_s:.0f} images/s, {hint.waited_share:.0%} waiting for images"
         )
     else:

@@ -38,6 +38,8 @@ CACHE_BYTES = 64 << 20
 # After so long without a wish the thread works ahead, and lets the screen have the processor after each bit of it.
 _CALM_S = 1.0
 _BREATH_S = 0.002
+# So many runs are read ahead: 10,000 take minutes and 200 MB, which nobody may ever ask for.
+AHEAD_RUNS = 2_000
 _DRAWN_WITH = ("plotext",)  # what views load when they are first drawn: 0.3 s
 
 
@@ -261,7 +263,10 @@ class _StudyReader:
         return self._progress is None or self._progress.is_running
 
     def ahead(self, expected: Sequence[Question]) -> Iterator[None]:
-        """Finds the answers to what may be asked, a bit at a time; nothing where that has been done."""
+        """Finds the answers to what may be asked, a bit at a time; nothing where that has been done.
+
+        Of a study of more than `AHEAD_RUNS` the first are read, and what needs all of them waits until it is asked.
+        """
         wanted = (tuple(expected), self._last)
         if self._folder is None or self._data is None or wanted == self._prepared or not expected:
             return
@@ -269,12 +274,14 @@ class _StudyReader:
         for name in _DRAWN_WITH:
             import_module(name)
             yield
-        for record in self._records:
+        for record in self._records[:AHEAD_RUNS]:
             if self._data.read_ahead(record):
                 yield
+        is_large = len(self._records) > AHEAD_RUNS
         for question in expected:
-            self._value(self._folder, question, self._stamp_of(question))
-            yield
+            if not (is_large and isinstance(question, StudyQuestion)):
+                self._value(self._folder, question, self._stamp_of(question))
+                yield
         self._prepared = wanted
 
     def answers(self, watched: Sequence[Question], expected: Sequence[Question] = ()) -> list[Answer]:

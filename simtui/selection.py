@@ -27,14 +27,14 @@ class Selection:
     `epoch` is None for the last one there is, so that a running study is followed; `row` and `column` are the cell of
     the map (layer of the pre-trained model, layer of the run's model). `pinned` is the run that the map of another is
     held against; `is_difference` and `is_row_and_column` say what stands beside a map. An empty `measure` is the first
-    that there is. `run_filter` is the last that could be read (see `views.run_filter`); `runs_by` is empty where runs
-    stand one by one; `marked` are names of runs.
+    that there is, an empty `pooling` that which all runs have. `run_filter` is the last that could be read (see
+    `views.run_filter`); `runs_by` is empty where runs stand one by one; `marked` are names of runs.
     """
 
     run_id: str | None = None
     epoch: int | None = None
     probe: str = ""
-    pooling: str = "cls"
+    pooling: str = ""
     measure: str = ""
     row: int = 0
     column: int = 0
@@ -81,7 +81,7 @@ class Selection:
         """The similarity that is there and nearest to the one chosen: same pooling and measure before same probe."""
         wanted = (self.pooling, self.measure, self.probe)
         return max(
-            keys or [SimilarityKey(self.probe or "target", self.pooling, self.measure or "linear_cka")],
+            keys or [SimilarityKey(self.probe or "target", self.pooling or "cls", self.measure or "linear_cka")],
             key=lambda key: sum(
                 weight * (a == b)
                 for weight, a, b in zip((4, 2, 1), wanted, (key.pooling, key.measure, key.probe), strict=True)

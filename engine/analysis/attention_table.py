@@ -115,4 +115,5 @@ def _why_none(data: StudyData) -> tuple[str, ...]:
         return ()
     if all(run.record.provenance.layer_kind == "stages" for run in data.done):
         return _without(data)
-    return (_NO_METRICS if any(run.record.spec.attention_n for run in data.done) else NO_MAPS,)
+    why = _NO_METRICS if any(run.record.spec.attention_n for run in data.done) else NO_MAPS
+    return (why, *_without(data))

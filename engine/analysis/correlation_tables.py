@@ -128,5 +128,5 @@ def _notes(found: Correlation, data: StudyData) -> tuple[str, ...]:
         *((f"left out: {left_out} points without a similarity or without the metric",) if left_out else ()),
         *((f"{metric}: {QUALITY[metric].label}; {QUALITY[metric].reference}",) if metric in QUALITY else ()),
         *notes_on(data.records, [found.key.measure], found.key.probe),
-        *data.notes(finals_only=is_runs),
+        *data.notes(found.key, found.layer, finals_only=is_runs),
     )

@@ -168,7 +168,8 @@ def distribution_table(data: StudyData, options: TableOptions) -> Table:
         *group_columns(options.by), "quantity", "layer", "n", "mean", "sd", "mean_low", "mean_high", *_QUANTILE_COLUMNS,
     )  # fmt: skip
     estimators = notes_on(data.records, [found.key.measure], found.key.probe)
-    notes = (*_NOTES, *pooled_note(options.by), *estimators, *found.notes(), *data.notes(finals_only=True))
+    left_out = (*found.notes(), *data.notes(found.key, options.layer, finals_only=True))
+    notes = (*_NOTES, *pooled_note(options.by), *estimators, *left_out)
     return Table("distribution", columns, rows, notes)
 
 

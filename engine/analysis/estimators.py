@@ -35,6 +35,15 @@ def caution(record: RunRecord, measure: str, probe: str = "target") -> str:
     return f"{said} on the {probe} images" if said and probe != "target" else said or ""
 
 
+def pooling_of(records: Iterable[RunRecord]) -> str:
+    """The pooling that all these runs have: the CLS token, else, where a backbone has none, the mean ("feat").
+
+    Runs that have not begun are not known to lack one.
+    """
+    known = [record.provenance.poolings for record in records if record.provenance.poolings]
+    return POOLINGS[0] if all(POOLINGS[0] in each for each in known) else POOLINGS[1]
+
+
 def measures_of(records: Iterable[RunRecord]) -> tuple[str, ...]:
     """The measures that the runs ask for, in the order of the study."""
     return tuple(dict.fromkeys(name for record in records for name in record.spec.measure.similarity))

@@ -49,7 +49,13 @@ def heatmap_table(
         "heatmap",
         ("epoch", "layer_ref", "layer", column_of(key), *(_SURE if sure else ())),
         rows,
-        (*_whose(record), *notes_on([record], [key.measure], key.probe), *(sure.notes if sure else ()), UNDEFINED),
+        (
+            *_whose(record),
+            *notes_on([record], [key.measure], key.probe),
+            *record.provenance.notes,
+            *(sure.notes if sure else ()),
+            UNDEFINED,
+        ),
     )
 
 

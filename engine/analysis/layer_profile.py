@@ -115,7 +115,8 @@ def diagonal_table(data: StudyData, options: TableOptions) -> Table:
 
 def _notes(data: StudyData, options: TableOptions) -> tuple[str, ...]:
     key = options.key(data.records)
-    return (*pooled_note(options.by), *notes_on(data.records, [key.measure], key.probe), *data.notes(finals_only=True))
+    estimators = notes_on(data.records, [key.measure], key.probe)
+    return (*pooled_note(options.by), *estimators, *data.notes(key, finals_only=True))
 
 
 def _profile(names: tuple[str, ...], runs: Sequence[RunData], key: SimilarityKey, with_intervals: bool) -> LayerProfile:

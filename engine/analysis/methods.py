@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from engine.analysis import bootstrap
-from engine.analysis.comparison import MIXED_NOTE, Comparison, compare, effect_of
+from engine.analysis.comparison import Comparison, are_dependent, compare_groups, effect_of, pairing_notes
 from engine.analysis.distribution import final_metric, finals, rows_by_group
 from engine.analysis.estimators import notes_on
 from engine.analysis.forgetting import NO_ORIGIN, PROTOCOL, SCRATCH
@@ -16,7 +16,6 @@ from engine.analysis.options import TableOptions
 from engine.analysis.space import WILSON_NOTE, space, wilson_interval
 from engine.analysis.study_data import RunData, StudyData
 from engine.analysis.table import Cell, Spread, Table
-from engine.finetune.methods import method_of
 
 REFERENCE = "full"
 DROP = "origin_knn_drop"
@@ -43,13 +42,17 @@ def methods_table(data: StudyData, options: TableOptions) -> Table:
     drops = np.array([_drop(run) for run in found.runs], np.float64)
     quantities = {found.columns[1]: found.score, found.columns[0]: found.similarity, DROP: drops}
     rows: list[tuple[Cell, ...]] = []
+    dependent: list[Comparison] = []
     for names, mine in groups.items():
         backbone, method = names
         cells: list[Cell] = [backbone, found.runs[mine[0]].record.provenance.paradigm, method, len(mine)]
         reference = groups.get((backbone, REFERENCE)) if method != REFERENCE else None
         for values in quantities.values():
             cells += _spread(values[mine])
-            cells += _difference(None if reference is None else compare(values[mine], values[reference]))
+            compared = None if reference is None else compare_groups(found.runs, values, mine, reference)
+            if compared is not None and reference is not None and are_dependent(found.runs, mine, reference):
+                dependent.append(compared)
+            cells += _difference(compared)
         there = places.get(names, np.zeros(0, int))
         n, n_inside = len(there), int(inside.is_inside[there].sum())
         cells += n, n_inside, *((n_inside / n, *wilson_interval(n_inside, n)) if n else (None, None, None))
@@ -59,7 +62,8 @@ def methods_table(data: StudyData, options: TableOptions) -> Table:
         *(f"{name}_{what}" for name in quantities for what in (*_FIGURES, *_DIFFERENCES)),
         "n_in_space", "n_inside", "share_inside", "share_inside_low", "share_inside_high",
     )  # fmt: skip
-    return Table("methods", columns, tuple(rows), _notes(data, options, found.runs, drops))
+    notes = (*pairing_notes(dependent), *_notes(data, options, found.runs, drops))
+    return Table("methods", columns, tuple(rows), notes)
 
 
 def _drop(run: RunData) -> float:
@@ -96,7 +100,5 @@ def _notes(data: StudyData, options: TableOptions, runs: Sequence[RunData], drop
     ]
     if any(run.record.spec.method == "scratch" for run in runs):
         said.append(SCRATCH)
-    if any(method_of(run.record.spec.method).needs for run in runs):
-        said.append(MIXED_NOTE)
     estimators = notes_on(data.records, [found.key.measure], found.key.probe)
-    return (*said, *estimators, *found.notes(), *data.notes(finals_only=True))
+    return (*said, *estimators, *found.notes(), *data.notes(found.key, options.layer, finals_only=True))

@@ -13,7 +13,7 @@ TABLE_NAMES = {
     "space": "one row a run: similarity, accuracy divergence, inside T_X(η, ε), Pareto front",
     "space_counts": "how many runs of each group are inside T_X(η, ε)",
     "distribution": "final similarity and score of each group: spread and quantiles",
-    "comparison": "every two methods: Cliff's delta, Mann–Whitney test, corrected by Holm",
+    "comparison": "every two methods: Cliff's delta, Mann–Whitney (pairs: Wilcoxon), corrected by Holm",
     "methods": "each method beside full: score, similarity, forgetting, runs inside T_X(η, ε), with effect sizes",
     "correlation": "similarity against a quality metric: Pearson, Spearman, both fits (--metric, --over)",
     "correlation_intervals": "the means over intervals of similarity, as in the paper's figure 5",

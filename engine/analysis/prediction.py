@@ -220,7 +220,13 @@ def prediction_table(data: StudyData, options: TableOptions) -> Table:
         "probability_inside", "predicted", "actual", "probability_by_method",
     )  # fmt: skip
     estimators = notes_on(data.records, [made.found.key.measure], made.found.key.probe)
-    notes = (*_definitions(made, options), *_verdict(made), *_left_out(made), *estimators, *data.notes())
+    notes = (
+        *_definitions(made, options),
+        *_verdict(made),
+        *_left_out(made),
+        *estimators,
+        *data.notes(made.found.key, made.found.layer),
+    )
     return Table("prediction", columns, tuple(rows), notes)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.analysis.estimators import measures_of, notes_on, similarity_metrics
+from engine.analysis.estimators import measures_of, notes_on, pooling_of, similarity_metrics
+from engine.analysis.imports import import_notes
 from engine.analysis.score import scores_of
 from engine.analysis.table import Cell, Table
 from engine.runs.record import RunRecord
@@ -14,6 +15,7 @@ HEAD = (
     "epochs",
 )  # fmt: skip
 TAIL = ("origin_knn_before", "origin_knn_after", "reason")
+NO_CLS = "_cls: empty where the backbone has no CLS token; _feat is of all"
 NOTES = (
     "test_* and similarities: at the last finished epoch",
     "similarities, by measure and pooling: mean over the blocks of the similarity of a block of θ* to the same block "
@@ -27,7 +29,13 @@ def runs_table(records: Sequence[RunRecord]) -> Table:
     """One row a run, in the order given; a column for each score of its task and each similarity asked for."""
     finals = (*(score.metric for score in scores_of(records)), "test_ece", *similarity_metrics(records))
     rows = tuple(_row(record, finals) for record in records)
-    return Table("runs", (*HEAD, *finals, *TAIL), rows, (*NOTES, *notes_on(records, measures_of(records))))
+    notes = (
+        *NOTES,
+        *import_notes(records),
+        *([NO_CLS] if pooling_of(records) == "feat" else []),
+        *notes_on(records, measures_of(records)),
+    )
+    return Table("runs", (*HEAD, *finals, *TAIL), rows, notes)
 
 
 def _row(record: RunRecord, finals: Sequence[str]) -> tuple[Cell, ...]:

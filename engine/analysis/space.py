@@ -254,7 +254,8 @@ def _notes(found: Space, data: StudyData, options: TableOptions) -> tuple[str, .
     left_out = (found.left_out,) if found.left_out else ()
     estimators = notes_on(data.records, [found.key.measure], found.key.probe)
     return (
-        *definitions, PARETO_NOTE, rule, *references, *left_out, *estimators, *data.notes(finals_only=True),
+        *definitions, PARETO_NOTE, rule, *references, *left_out, *estimators,
+        *data.notes(found.key, found.layer, finals_only=True),
     )  # fmt: skip
 
 

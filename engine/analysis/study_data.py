@@ -6,12 +6,12 @@ Of each layer × layer map only the diagonal is kept (a layer against itself in 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 
-from engine.analysis.estimators import in_order, measures_of
+from engine.analysis.estimators import POOLINGS, column_of, in_order, measures_of
 from engine.analysis.options import MEAN_OF_LAYERS
 from engine.errors import DamagedError, SimtuiError, StudyError
 from engine.finetune.methods import in_table_order
@@ -133,9 +133,35 @@ class StudyData:
             asked = f"{key.probe} {key.pooling} {key.measure}"
             raise StudyError(asked, "this study has no such similarity", f"choose {known}")
 
-    def notes(self, *, finals_only: bool = False) -> tuple[str, ...]:
-        """What is not in a table of this study: runs that are not done, without results, or unreadable."""
-        found = []
+    def partial(self, key: SimilarityKey, layer: str = MEAN_OF_LAYERS) -> tuple[str, ...]:
+        """Which runs do not have this similarity of this layer though others have, and which pooling all have."""
+        cls, feat = (replace(key, pooling=pooling) for pooling in POOLINGS)
+        lacking = [run for run in self.runs if key not in run.diagonal]
+        without_cls = [run for run in self.runs if cls not in run.diagonal and feat in run.diagonal]
+        said = []
+        if 0 < len(lacking) < len(self.runs):
+            if key == cls and len(without_cls) == len(lacking):
+                is_of_all = all(feat in run.diagonal for run in self.runs)
+                said.append(f"cls: {self._without(lacking, 'a CLS token')}" + ("; feat is of all" if is_of_all else ""))
+            else:
+                said.append(self._without(lacking, column_of(key)))
+        elif key == feat and 0 < len(without_cls) < len(self.runs):
+            said.append(f"feat, not cls: {self._without(without_cls, 'a CLS token')}")
+        if without_layer := [run for run in self.runs if key in run.diagonal and not run.has(key, layer)]:
+            said.append(self._without(without_layer, f"layer {layer}"))
+        return tuple(said)
+
+    def _without(self, runs: Sequence[RunData], what: str) -> str:
+        """`2 of 6 runs without a CLS token (timm:resnet50)`, with at most two backbones by name."""
+        names = list(dict.fromkeys(run.record.spec.backbone.name for run in runs))
+        more = f" and {len(names) - 2} more backbones" if len(names) > 2 else ""
+        return f"{len(runs)} of {len(self.runs)} runs without {what} ({', '.join(names[:2])}{more})"
+
+    def notes(
+        self, key: SimilarityKey | None = None, layer: str = MEAN_OF_LAYERS, *, finals_only: bool = False
+    ) -> tuple[str, ...]:
+        """What is not in a table of this study: runs not done, without results, unreadable, or without `key`."""
+        found = [*self.partial(key, layer)] if key else []
         n_open = len(self.runs) - len(self.done)
         if finals_only and n_open:
             found.append(f"left out: {n_open} of {len(self.runs)} runs, which have not come to their last epoch")
@@ -236,7 +262,7 @@ def in_study_order(records: Sequence[RunRecord], study: Study) -> tuple[RunRecor
     """By backbone, method and seed, as the study file names them: the order in which people think of them."""
     backbones = [each.name for each in study.backbone]
 
-    def place(record: RunRecord) -> tuple[int, tuple[int, float], int, str]:
+    def place(record: RunRecord) -> tuple[int, tuple[int, float, str], int, str]:
         name = record.spec.backbone.name
         backbone = backbones.index(name) if name in backbones else len(backbones)
         return backbone, in_table_order(record.spec.method), record.spec.seed, record.run_id

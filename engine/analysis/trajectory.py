@@ -9,6 +9,7 @@ import numpy as np
 
 from engine.analysis import bootstrap
 from engine.analysis.estimators import column_of, notes_on
+from engine.analysis.imports import import_notes
 from engine.analysis.options import TableOptions
 from engine.analysis.score import ACCURACY, Score, score_of
 from engine.analysis.study_data import StudyData, group_columns, grouped, pooled_note
@@ -16,7 +17,8 @@ from engine.analysis.table import Cell, Spread, Table
 from engine.runs.results import SimilarityKey
 
 _NOTES = (
-    "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head",
+    "_sd: sample standard deviation over seeds; epoch 0: before training, with an untrained head (imported runs: "
+    "with none)",
     bootstrap.NOTE,
 )
 
@@ -96,7 +98,8 @@ def trajectory_table(data: StudyData, options: TableOptions) -> Table:
             cells = (cell for curve in curves for cell in _cells(curve, epoch))
             rows.append((*names, options.layer, epoch, *cells))
     columns = (*group_columns(options.by), "layer", "epoch", *spread_columns(quantities))
-    return Table("trajectory", columns, tuple(rows), (*_NOTES, *pooled_note(options.by), *_more(data, key)))
+    more = _more(data, key, options.layer)
+    return Table("trajectory", columns, tuple(rows), (*_NOTES, *pooled_note(options.by), *more))
 
 
 def runs_over_epochs_table(data: StudyData, options: TableOptions) -> Table:
@@ -118,11 +121,15 @@ def runs_over_epochs_table(data: StudyData, options: TableOptions) -> Table:
     columns = (
         "run", "backbone", "method", "seed", "layer", "epoch", column_of(key), score.metric, "test_ece",
     )  # fmt: skip
-    return Table("epochs", columns, tuple(rows), _more(data, key))
+    return Table("epochs", columns, tuple(rows), _more(data, key, options.layer))
 
 
-def _more(data: StudyData, key: SimilarityKey) -> tuple[str, ...]:
-    return (*notes_on(data.records, [key.measure], key.probe), *data.notes())
+def _more(data: StudyData, key: SimilarityKey, layer: str) -> tuple[str, ...]:
+    return (
+        *import_notes(data.records),
+        *notes_on(data.records, [key.measure], key.probe),
+        *data.notes(key, layer),
+    )
 
 
 def spread_columns(quantities: Sequence[str]) -> tuple[str, ...]:

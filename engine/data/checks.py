@@ -1,4 +1,7 @@
-"""What of a dataset stops a study, or has to be said before it: classes, splits, groups, repeats; reads no file."""
+"""What of a dataset stops a study, or has to be said before it: classes, splits, groups, repeats; reads no file.
+
+A check yields a sentence for what has to be said and an error for what stops a study, which the caller may raise.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ STRONG_IMBALANCE = 10
 MIN_ORIGIN = 21
 MAX_GRADES = 11
 _N_NAMED = 6
+Finding = str | DataError
 
 
 def check_splits(manifest: Manifest, missing: Sequence[str], is_official: bool) -> Iterator[str]:
@@ -30,11 +34,10 @@ def check_splits(manifest: Manifest, missing: Sequence[str], is_official: bool) 
         yield f"no official {names}: drawn from {source}, stratified by class"
 
 
-def check_classes(manifest: Manifest, missing: Sequence[str]) -> Iterator[str]:
+def check_classes(manifest: Manifest, missing: Sequence[str]) -> Iterator[Finding]:
     """Refuses classes and splits that nothing can be learnt or measured on; warns of what is merely thin.
 
-    Raises:
-        DataError: a class has less than two images, or none in train; a split has none.
+    An error: a class has less than two images, or none in train; a split has none.
     """
     root = str(manifest.root)
     n_of = Counter((item.split, label) for item in manifest.items for label in positives(item.label))
@@ -43,31 +46,32 @@ def check_classes(manifest: Manifest, missing: Sequence[str]) -> Iterator[str]:
         absent = [split for split in SPLITS if not n_of[split, label]]
         fix = f'add images of "{name}", or remove the class'
         if n_images < 2:
-            raise DataError(root, f'"{name}" has {n_images} image{"s" * (n_images != 1)}; a split needs 2', fix)
-        if "train" in absent:
-            raise DataError(root, f'"{name}" has {n_images} images, none of them in train', fix)
-        if "test" in absent and "test" in missing:
+            yield DataError(root, f'"{name}" has {n_images} image{"s" * (n_images != 1)}; a split needs 2', fix)
+        elif "train" in absent:
+            yield DataError(root, f'"{name}" has {n_images} images, none of them in train', fix)
+        elif "test" in absent and "test" in missing:
             problem = f'the {n_images} images of "{name}" are of one group, or identical; a split needs 2 groups'
-            raise DataError(root, problem, f'{fix}; data.group = "" leaves groups out' if manifest.group_name else fix)
-        yield from (f'no image of "{name}" in {split}' for split in absent)
+            yield DataError(root, problem, f'{fix}; data.group = "" leaves groups out' if manifest.group_name else fix)
+        else:
+            yield from (f'no image of "{name}" in {split}' for split in absent)
     if manifest.task == "multilabel":
-        _refuse_without_negatives(manifest)
+        yield from _without_negatives(manifest)
     is_numbered = manifest.layout in ("csv", "folder", "dicom") and all(name.isdecimal() for name in manifest.classes)
     if manifest.task == "single" and is_numbered and 2 < len(manifest.classes) <= MAX_GRADES:
         shown = " ".join(manifest.classes)
         yield f'classes are numbers ({shown}): if they are grades, set data.task = "ordinal"'
     for split in SPLITS:
         if not manifest.of_split(split):
-            raise DataError(root, f"{split} has no images", "add images: splits of 70, 15 and 15 % need 5 a class")
+            yield DataError(root, f"{split} has no images", "add images: splits of 70, 15 and 15 % need 5 a class")
     yield from _thin_classes({name: n_of["train", label] for label, name in enumerate(manifest.classes)})
 
 
-def _refuse_without_negatives(manifest: Manifest) -> None:
+def _without_negatives(manifest: Manifest) -> Iterator[DataError]:
     for label, name in enumerate(manifest.classes):
         values = {item.label[label] for item in manifest.of_split("train") if isinstance(item.label, tuple)}
         if 0 not in values:
             fix = 'set data.blank = "zeros" if blanks are negative, or leave it out of data.label'
-            raise DataError(str(manifest.root), f'no training image is known to be without "{name}"', fix)
+            yield DataError(str(manifest.root), f'no training image is known to be without "{name}"', fix)
 
 
 def _thin_classes(n_of_class: Mapping[str, int]) -> Iterator[str]:
@@ -76,7 +80,7 @@ def _thin_classes(n_of_class: Mapping[str, int]) -> Iterator[str]:
         more = f" and {len(few) - _N_NAMED} more" if len(few) > _N_NAMED else ""
         yield f"few images for training (below {FEW_IMAGES}): {', '.join(few[:_N_NAMED])}{more}"
     most, least = max(n_of_class, key=n_of_class.__getitem__), min(n_of_class, key=n_of_class.__getitem__)
-    ratio = n_of_class[most] / n_of_class[least]
+    ratio = n_of_class[most] / n_of_class[least] if n_of_class[least] else 0.0  # what has none stops a study
     if ratio >= STRONG_IMBALANCE:
         yield (
             f'imbalance: "{most}" has {ratio:.0f} times the training images of "{least}"; '
@@ -84,17 +88,16 @@ def _thin_classes(n_of_class: Mapping[str, int]) -> Iterator[str]:
         )
 
 
-def check_groups(manifest: Manifest, missing: Sequence[str]) -> Iterator[str]:
+def check_groups(manifest: Manifest, missing: Sequence[str]) -> Iterator[Finding]:
     """Refuses groups in two splits; warns where splits were drawn and groups are not known.
 
-    Raises:
-        DataError: images of one patient, or lesion, are in two splits.
+    An error: images of one patient, or lesion, are in two splits.
     """
     by_group: defaultdict[str, list[Item]] = defaultdict(list)
     for item in manifest.items:
         if item.group is not None:
             by_group[item.group].append(item)
-    _refuse_divided(manifest, _thing(manifest.group_name), by_group)
+    yield from _divided(manifest, _thing(manifest.group_name), by_group)
     n_without = sum(item.group is None for item in manifest.items)
     if not by_group and missing and not manifest.synthetic:
         yield "no patients or lesions are named (data.group): images of one may be in two of the drawn splits"
@@ -109,16 +112,15 @@ def _thing(group_name: str | None) -> str:
     return " ".join(kept) or "group"
 
 
-def check_repeats(manifest: Manifest) -> Iterator[str]:
+def check_repeats(manifest: Manifest) -> Iterator[Finding]:
     """Refuses identical images in two splits, because a test on them measures memory; warns of other repeats.
 
-    Raises:
-        DataError: an image is in two splits.
+    An error: an image is in two splits.
     """
     by_content: defaultdict[str, list[Item]] = defaultdict(list)
     for item in manifest.items:
         by_content[item.sha256].append(item)
-    _refuse_divided(manifest, "identical image", by_content)
+    yield from _divided(manifest, "identical image", by_content)
     yield from _repeats(by_content)
 
 
@@ -133,19 +135,18 @@ def _repeats(by_content: Mapping[str, Sequence[Item]]) -> Iterator[str]:
         yield f'{len(contrary)} images are there under two labels (first: "{one.id}" and "{other.id}")'
 
 
-def check_origin(manifest: Manifest) -> Iterator[str]:
+def check_origin(manifest: Manifest) -> Iterator[Finding]:
     """Refuses an origin set on which k-NN cannot be measured; warns of repeated images, which find each other.
 
-    Raises:
-        DataError: several labels an image, or too few images or classes.
+    An error: several labels an image, or too few images.
     """
     root = str(manifest.root)
     if manifest.task == "multilabel":
         fix = "give a folder a class, or a table of one class an image"
-        raise DataError(root, "several labels an image; k-NN on the origin domain needs one", fix)
+        yield DataError(root, "several labels an image; k-NN on the origin domain needs one", fix)
     if len(manifest.items) < MIN_ORIGIN:
         problem = f"{len(manifest.items)} images; k-NN with k = {MIN_ORIGIN - 1} needs {MIN_ORIGIN}"
-        raise DataError(root, problem, "add images of the origin domain")
+        yield DataError(root, problem, "add images of the origin domain")
     n_of = Counter(label for item in manifest.items for label in positives(item.label))
     alone = [manifest.classes[label] for label, n in n_of.items() if n == 1 and label != NO_FINDING]
     if alone:
@@ -156,8 +157,8 @@ def check_origin(manifest: Manifest) -> Iterator[str]:
     yield from _repeats(by_content)
 
 
-def _refuse_divided(manifest: Manifest, what: str, together: Mapping[str, Sequence[Item]]) -> None:
-    """Raises DataError with the pair of splits that share most, and the first that they share."""
+def _divided(manifest: Manifest, what: str, together: Mapping[str, Sequence[Item]]) -> Iterator[DataError]:
+    """An error with the pair of splits that share most, and the first that they share."""
     divided = [items for items in together.values() if len({item.split for item in items}) > 1]
     pairs = Counter(tuple(sorted({item.split for item in items}, key=SPLITS.index)[:2]) for items in divided)
     if not pairs:
@@ -168,6 +169,6 @@ def _refuse_divided(manifest: Manifest, what: str, together: Mapping[str, Sequen
     name = f'"{first.group}": ' if first.group is not None and what != "identical image" else ""
     subject = f"1 {what} is" if n == 1 else f"{n} {what}s are"
     problem = f'{subject} in {one} and {other} (first: {name}"{first.id}" and "{second.id}")'
-    raise DataError(
+    yield DataError(
         str(manifest.root), problem, 'remove it from one of the splits, or set data.split = "" to have splits drawn'
     )

@@ -17,7 +17,7 @@ from engine.data.images import Decoded, quiet_decoders
 from engine.data.manifest import SPLITS, Item, Manifest
 from engine.data.options import DataOptions, Window
 from engine.data.pixels import cache_bytes, probe_items, side_of
-from engine.data.read import read_dataset, read_origin
+from engine.data.read import look_at_dataset, look_at_origin
 from engine.data.sources import source_of
 from engine.data.splits import positives
 from engine.errors import DataError, SimtuiError
@@ -128,7 +128,7 @@ def inspect_dataset(
         StudyError: an option names what is not there.
     """
     started_s = time.monotonic()
-    manifest = (read_origin if is_origin else read_dataset)(path, options)
+    manifest, errors = (look_at_origin if is_origin else look_at_dataset)(path, options)
     read_s = time.monotonic() - started_s
     items = manifest.items if n_images is None else probe_items(manifest.items, n_images, len(manifest.classes))
     wanted = _thumbnail_items(manifest, items, n_thumbnails)
@@ -151,7 +151,7 @@ def inspect_dataset(
         manifest.group_name,
         len(groups),
         len(manifest.items) - len({item.sha256 for item in manifest.items}),
-        _problems(manifest, seen.problems, len(items), options.max_skipped),
+        _problems(manifest, errors, seen.problems, len(items), options.max_skipped),
         len(items),
         read_s,
         decode_s,
@@ -164,7 +164,7 @@ def inspect_dataset(
 
 
 def _problems(
-    manifest: Manifest, decoding: Sequence[Problem], n_decoded: int, max_skipped: float
+    manifest: Manifest, errors: Sequence[DataError], decoding: Sequence[Problem], n_decoded: int, max_skipped: float
 ) -> tuple[Problem, ...]:
     """All problems, what stops a study first; too many unusable images, on reading and decoding together, are one."""
     found = [*_listed(Problem("skipped", one.problem, 1, (one.path,)) for one in manifest.skipped), *decoding]
@@ -173,6 +173,7 @@ def _problems(
     if n_skipped > max_skipped * n_images:
         text = f"{n_skipped} of {n_images} images cannot be used (limit {100 * max_skipped:g}%)"
         found.insert(0, Problem("stops", text, fix="mend or remove these images, or raise data.max_skipped"))
+    found += [Problem("stops", error.problem, fix=error.fix) for error in errors]
     found += [Problem("said", text) for text in manifest.warnings]
     order = ("stops", "skipped", "said")
     return tuple(sorted(found, key=lambda problem: (order.index(problem.severity), -problem.n)))

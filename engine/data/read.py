@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from engine.data.checks import check_classes, check_groups, check_origin, check_repeats, check_splits
+from engine.data.checks import Finding, check_classes, check_groups, check_origin, check_repeats, check_splits
 from engine.data.images import FORMAT_OF_SUFFIX
 from engine.data.intensity import Decoding
 from engine.data.layouts import LAYOUTS, Entry, Layout
@@ -46,19 +46,7 @@ def read_dataset(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
         DataError: the dataset cannot be used as it is; the message says which file or line, and what mends it.
         StudyError: an option names what is not there.
     """
-    found = _read(path, options)
-    missing = [split for split in SPLITS if all((item.split or "train") != split for item in found.items)]
-    is_official = any(entry.split is not None for entry in found.entries)
-    items = _with_splits(found.root, found.items, missing)
-    manifest = replace(found.manifest, items=items)
-    warnings = [
-        *found.manifest.warnings,
-        *check_splits(manifest, missing, is_official),
-        *check_classes(manifest, missing),
-        *check_groups(manifest, missing),
-        *check_repeats(manifest),
-    ]
-    return replace(manifest, warnings=tuple(warnings))
+    return _sound(*look_at_dataset(path, options))
 
 
 def read_origin(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
@@ -68,9 +56,73 @@ def read_origin(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
         DataError: as `read_dataset`; also where there are too few images for k-NN, or the labels are not single.
         StudyError: an option names what is not there.
     """
+    return _sound(*look_at_origin(path, options))
+
+
+def look_at_dataset(path: Path, options: DataOptions = _DEFAULTS) -> tuple[Manifest, tuple[DataError, ...]]:
+    """As `read_dataset`, with all that would stop a study on it in place of the first as an error.
+
+    Raises:
+        DataError: it cannot be read at all.
+        StudyError: an option names what is not there.
+    """
+    found = _read(path, options)
+    missing = [split for split in SPLITS if all((item.split or "train") != split for item in found.items)]
+    is_official = any(entry.split is not None for entry in found.entries)
+    manifest = replace(found.manifest, items=_with_splits(found.root, found.items, missing))
+    findings = [
+        *check_splits(manifest, missing, is_official),
+        *check_classes(manifest, missing),
+        *check_groups(manifest, missing),
+        *check_repeats(manifest),
+    ]
+    return _with_findings(manifest, findings)
+
+
+def look_at_origin(path: Path, options: DataOptions = _DEFAULTS) -> tuple[Manifest, tuple[DataError, ...]]:
+    """As `read_origin`, with all that would stop a study on it in place of the first as an error.
+
+    Raises:
+        DataError: it cannot be read at all.
+        StudyError: an option names what is not there.
+    """
     found = _read(path, options)
     manifest = replace(found.manifest, items=tuple(replace(item, split="test") for item in found.items))
-    return replace(manifest, warnings=(*manifest.warnings, *check_origin(manifest)))
+    return _with_findings(manifest, list(check_origin(manifest)))
+
+
+def _with_findings(manifest: Manifest, findings: Sequence[Finding]) -> tuple[Manifest, tuple[DataError, ...]]:
+    said = tuple(each for each in findings if isinstance(each, str))
+    errors = tuple(each for each in findings if isinstance(each, DataError))
+    return replace(manifest, warnings=(*manifest.warnings, *said)), errors
+
+
+def _sound(manifest: Manifest, errors: Sequence[DataError]) -> Manifest:
+    if errors:
+        raise errors[0]
+    return manifest
+
+
+def read_held_out(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:
+    """Reads labelled images on which a model is to be judged that was trained elsewhere, all in the one split "test".
+
+    They are the test images where the dataset names some, else the validation images, else all: a warning says which.
+
+    Raises:
+        DataError, StudyError: as `read_dataset`.
+    """
+    found = _read(path, options)
+    is_named = any(entry.split is not None for entry in found.entries)
+    split = next((each for each in ("test", "val") if is_named and any(i.split == each for i in found.items)), None)
+    chosen = [item for item in found.items if split is None or item.split == split]
+    said = (
+        f"judged on all {len(chosen)} images, as none are named as test images: where the training has seen some, "
+        "accuracy says too much"
+        if split is None
+        else f"judged on the {len(chosen)} {'test' if split == 'test' else 'validation'} images that the dataset names"
+    )
+    items = tuple(replace(item, split="test") for item in chosen)
+    return replace(found.manifest, items=items, warnings=(*found.manifest.warnings, said))
 
 
 def read_images(path: Path, options: DataOptions = _DEFAULTS) -> Manifest:

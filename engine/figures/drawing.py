@@ -47,14 +47,19 @@ def similarity_notes(data: StudyData, options: TableOptions) -> tuple[str, ...]:
     key = options.key(data.records)
     is_mean = options.layer == MEAN_OF_LAYERS
     which = "mean over all layers of the similarity of a layer" if is_mean else f"of layer {options.layer}"
-    token = "the CLS token" if key.pooling == "cls" else "the mean patch token"
+    of_stages = (
+        " (the mean over a map of stages)"
+        if any(each.provenance.layer_kind == "stages" for each in data.records)
+        else ""
+    )
+    token = "the CLS token" if key.pooling == "cls" else f"the mean patch token{of_stages}"
     sizes = sorted({each.provenance.n_probe if key.probe == "target" else each.provenance.n_origin_probe
                     for each in data.records})  # fmt: skip
     compared = (
         f"similarity: {similarity_label(key, options.layer)}; {which} to the same layer of the pre-trained model "
         f"θ*, at {token}, on n = {', '.join(map(str, sizes))} {key.probe} images"
     )
-    return (compared, *notes_on(data.records, [key.measure], key.probe))
+    return (compared, *notes_on(data.records, [key.measure], key.probe), *data.partial(key, options.layer))
 
 
 def runs_note(runs: tuple[RunData, ...]) -> str:

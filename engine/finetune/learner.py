@@ -5,7 +5,9 @@ All do the same things for `run.py`: train an epoch, say what they make of the i
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
@@ -187,8 +189,8 @@ class FeatureLearner:
     def observe(self) -> Observation:
         """See `Learner`."""
         embeddings = self._reference.embeddings
-        val, test = logits_of(self._head, embeddings["val"]), logits_of(self._head, embeddings["test"])
-        return Observation(val, test, self._reference.probes)
+        logits = {split: logits_of(self._head, embeddings[split]) for split in ("val", "test")}
+        return Observation(logits, self._reference.probes)
 
     def origin_embedding(self) -> np.ndarray | None:
         """See `Learner`."""
@@ -208,12 +210,14 @@ class FeatureLearner:
 
 
 def restore_backbone(backbone: Backbone, path: Path) -> None:
-    """Puts the weights of a trained run's checkpoint into a backbone of the same architecture; the head is left out.
+    """Puts the weights of a run's checkpoint into a backbone of the same architecture; the head is left out.
+
+    Images are from then on normalised as the checkpoint says, where it says anything: an imported one may.
 
     Raises:
         DamagedError: not a checkpoint of simtui's, changed since it was written, or of another backbone.
     """
-    _, tensors = load_checked(path)
+    facts, tensors = load_checked(path)
     prefix = "backbone."  # as `Classifier` names it
     found = {name.removeprefix(prefix): values for name, values in tensors.items() if name.startswith(prefix)}
     try:
@@ -221,6 +225,9 @@ def restore_backbone(backbone: Backbone, path: Path) -> None:
     except RuntimeError as error:
         problem = f"does not hold the weights of {backbone.info.name}"
         raise DamagedError(str(path), problem, remake_run(path.parent.parent)) from error
+    if "normalisation" in facts:
+        mean, std = json.loads(facts["normalisation"])
+        backbone.info = replace(backbone.info, mean=tuple(mean), std=tuple(std))
 
 
 def _depths(backbone: Backbone) -> Depths:

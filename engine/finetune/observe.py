@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.activations.extract import Portion, extract
+from engine.activations.extract import Portion, Progress, extract
 from engine.activations.store import Activations
+from engine.backbones.backbone import Backbone
 from engine.data.pixels import PixelCache
 from engine.finetune.classifier import Classifier
 from engine.finetune.inputs import Inputs
@@ -21,14 +22,14 @@ from engine.study import RunSpec
 
 @dataclass(frozen=True)
 class Observation:
-    """What a model makes of the images after an epoch; logits are `(n, n_classes)`.
+    """What a model makes of the images after an epoch.
 
-    `probes` are the activations that are compared with those of θ*, as stored, by domain: "target", and "origin" where
-    the study compares origin images.
+    `logits` are `(n, n_classes)` by split: "val" and "test", those of them that are looked at and have any. `probes`
+    are the activations that are compared with those of θ*, as stored, by domain: "target", and "origin" where the study
+    compares origin images.
     """
 
-    val_logits: Tensor
-    test_logits: Tensor
+    logits: Mapping[str, Tensor]
     probes: Mapping[str, Activations]
 
 
@@ -37,14 +38,35 @@ def observe(model: Classifier, inputs: Inputs, team: Team = ALONE) -> Observatio
 
     The processes of a team share the images, and all get all that was seen.
     """
-    test = extract(model.backbone, inputs.splits["test"], layer_rows=inputs.probe_rows, portion=_portion(team))
+    test, probes = look(model.backbone, inputs, team=team)
     val_embedding = embedding_of(model, inputs.splits["val"], team)
+    logits = {"val": logits_of(model.head, val_embedding), "test": logits_of(model.head, test)}
+    return Observation(logits, probes)
+
+
+def look(
+    backbone: Backbone, inputs: Inputs, progress: Progress | None = None, team: Team = ALONE
+) -> tuple[np.ndarray, dict[str, Activations]]:
+    """What a backbone makes of the test images, `(n, d)`, and of those that are compared: see `Observation.probes`.
+
+    Args:
+        progress: is told how many of all images are seen, and how many there are.
+        team: of the processes that share the images.
+    """
+    origin, n_test = inputs.origin_probe, len(inputs.splits["test"].items)
+    n_all = n_test + (len(origin.items) if origin else 0)
+    portion = _portion(team)
+
+    def counted(before: int) -> Progress | None:
+        return (lambda done, _: progress(before + done, n_all)) if progress else None
+
+    rows = inputs.probe_rows
+    test = extract(backbone, inputs.splits["test"], layer_rows=rows, progress=counted(0), portion=portion)
     probes = {"target": inputs.probe_activations(test)}
-    origin = inputs.origin_probe
     if origin:
         rows = np.arange(len(origin.items))
-        probes["origin"] = extract(model.backbone, origin, layer_rows=rows, portion=_portion(team))
-    return Observation(logits_of(model.head, val_embedding), logits_of(model.head, test.embedding), probes)
+        probes["origin"] = extract(backbone, origin, layer_rows=rows, progress=counted(n_test), portion=portion)
+    return test.embedding, probes
 
 
 def train_loss(model: Classifier, inputs: Inputs, objective: Objective, team: Team = ALONE) -> float:

@@ -26,7 +26,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reference:
-    """What θ* makes of the images: `probe` with all layers; `embeddings[split]` `(n, d)` of train, val and test.
+    """What θ* makes of the images: `probe` with all layers; `embeddings[split]` `(n, d)` of train, val and test,
+    where anything is trained.
 
     Attributes:
         keys: of its files in the activation store.
@@ -88,7 +89,10 @@ def take_reference(
         keys.append(attention_key)
     found = Reference(
         kept(inputs.probe_digest, inputs.probe_ids, probe),
-        {split: embedding(f"{split} images", cache) for split, cache in inputs.splits.items()},
+        # Only what is trained is trained on features.
+        {split: embedding(f"{split} images", cache) for split, cache in inputs.splits.items()}
+        if "train" in inputs.splits
+        else {},
         embedding("origin images", inputs.origin) if inputs.origin else None,
         origin_probe=all_layers("origin probe images", inputs.origin_probe) if inputs.origin_probe else None,
         attention=attention,

@@ -33,7 +33,7 @@ from engine.activations.store import Activations
 from engine.backbones import load_backbone
 from engine.backbones.backbone import Backbone, BackboneInfo
 from engine.backbones.names import FAMILIES, parse_name
-from engine.data.manifest import Manifest
+from engine.data.manifest import Manifest, refuse_many_skipped
 from engine.data.options import DataOptions
 from engine.data.pixels import CacheOptions, PixelCache, pixel_cache, probe_items
 from engine.data.read import SYNTHETIC_MARK, read_images
@@ -83,23 +83,25 @@ def compare(request: ComparisonRequest) -> Path:
     infos = [model.info for model in models]
     _refuse_widths(request, infos)
     manifest = _manifest(request, say)
-    items = probe_items(manifest.items, request.n, len(manifest.classes))
-    manifest = replace(manifest, items=items)
+    n_readable = len(manifest.items)
+    manifest = replace(manifest, items=probe_items(manifest.items, request.n, len(manifest.classes)))
     caches = {size: _pixels(request, manifest, size, say) for size in dict.fromkeys(info.input_size for info in infos)}
     _refuse_few(request, manifest, list(caches.values()))
+    notes = _notes(request, manifest, next(iter(caches.values())), n_readable)
     images_digest = digest([(item.id, item.sha256) for item in next(iter(caches.values())).items])
     decoding = [manifest.decoding.window, manifest.decoding.frame]
     models_as_asked = [
         (each.text, *_identity(info)) for each, info in zip((request.first, request.second), infos, strict=True)
     ]
-    key = key_of(models_as_asked, digest([images_digest, decoding]), request.measures)
+    # Where nothing is to be said, the key is that of a comparison of before there were notes.
+    key = key_of(models_as_asked, digest([images_digest, decoding, *notes]), request.measures)
     place = result_path(key)
     if whole_comparison(place) is None:
         device = study_device("auto")
         seen = [on_device(device, partial(_seen, each, caches[each.info.input_size], say)) for each in _once(models)]
         say("comparing", 0, 0)
         results = _results(infos, seen[0], seen[-1], request.measures)
-        record = _record(request, infos, manifest, images_digest, len(seen[0].ids), key, device)
+        record = _record(request, infos, manifest, images_digest, len(seen[0].ids), key, device, notes)
         _write(place, request, record, results)
     remember_comparison(request, [info.weights_source for info in infos], key)
     return place
@@ -196,6 +198,21 @@ def _refuse_few(request: ComparisonRequest, manifest: Manifest, caches: list[Pix
             raise DataError(str(manifest.root), problem, "give more images")
 
 
+def _notes(request: ComparisonRequest, manifest: Manifest, cache: PixelCache, n_readable: int) -> tuple[str, ...]:
+    """What must be said of the images: why they have no labels, and how many cannot be used.
+
+    Raises:
+        DataError: those that cannot be read and those that cannot be decoded are too many together.
+    """
+    left_out = (*manifest.skipped, *cache.skipped)
+    n = n_readable + len(manifest.skipped)
+    refuse_many_skipped(str(manifest.root), left_out, n, request.reading.max_skipped)
+    if not left_out:
+        return manifest.warnings
+    first = f"{left_out[0].path}: {left_out[0].problem}"
+    return (*manifest.warnings, f"left out: {len(left_out)} of {n} images, which cannot be used; first {first}")
+
+
 def _seen(model: Backbone, cache: PixelCache, say: _Said, device: torch.device) -> Activations:
     progress = say.counter(f"looking with {model.info.name}")
     rows = np.arange(len(cache.items))
@@ -227,6 +244,7 @@ def _record(
     n: int,
     key: str,
     device: torch.device,
+    notes: tuple[str, ...],
 ) -> RunRecord:
     first, second = infos
     poolings = tuple(each for each in first.poolings if each in second.poolings)
@@ -240,7 +258,7 @@ def _record(
     provenance = Provenance(
         weights_checkpoint=request.second.text, manifest_digest=manifest.digest, probe_digest=images_digest,
         n_test=n, n_probe=n, dataset_is_synthetic=manifest.synthetic, dataset_path=str(manifest.root),
-        command=_command(request), **{**_facts(second), "poolings": poolings},
+        command=_command(request), notes=notes, **{**_facts(second), "poolings": poolings},
     )  # fmt: skip
     session = Session(
         0, socket.gethostname(), f"{device} {platform.machine()}", "float32", torch.get_num_threads(),

@@ -15,8 +15,7 @@ from engine.backbones.facts import BackboneFacts
 from engine.finetune.methods import Method, method_of
 from engine.study import Study
 
-# A model and AdamW's two moments; two such points are kept and a third is written before the oldest goes.
-_RESUME_POINT = 3
+# Two states to resume from are kept, and a third is written before the oldest goes.
 _N_RESUME_POINTS = 3
 # What an HDF5 file holds beside its arrays, for each array; and `run.json`, `history.csv` and the like of a run.
 _ARRAY_BYTES = 600
@@ -125,11 +124,11 @@ def forecast(
         _of_all("activations", "of θ* and of what is kept", known, lambda each: _activation_bytes(study, images, each)),
         _of_all("results", "similarity of all epochs, maps", known, lambda each: _result_bytes(study, images, each)),
     )
-    trains = any(method_of(name).trains_backbone for name in study.finetune.methods)
-    largest = max(each.n_parameters for each in known) * 4 if trains else 0
+    resume = max(method.resume if method.trains_backbone else 0.0 for method in _methods(study))
+    largest = max(each.n_parameters for each in known) * 4 * resume
     passing = Part(
         "while it runs",
-        float(largest * _RESUME_POINT * _N_RESUME_POINTS * n_workers),
+        float(largest * _N_RESUME_POINTS * n_workers),
         f"states to resume from, of {n_workers} {'worker' if n_workers == 1 else 'workers'}",
     )
     if missing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import importlib.util
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from engine.errors import DamagedError, LockedError, MachineError, StudyError
 from engine.files import as_machine_error, atomic_write
+from engine.finetune.methods import method_of
 from engine.runs.record import State
 from engine.runs.study_folder import StudyFolder
 from engine.study import Study, freeze_study, load_study
@@ -54,7 +56,7 @@ def start_study(folder: StudyFolder) -> subprocess.Popen[bytes]:
 
     Raises:
         LockedError: the study is running already.
-        MachineError: the folder cannot be written.
+        MachineError: the folder cannot be written, or a method needs a package that is not installed.
     """
     _make_ready(folder)
     try:
@@ -74,7 +76,7 @@ def detach_study(folder: StudyFolder) -> None:
 
     Raises:
         LockedError: the study is running already.
-        MachineError: the folder cannot be written.
+        MachineError: the folder cannot be written, or a method needs a package that is not installed.
     """
     if survives_as_service():
         _make_ready(folder)
@@ -136,6 +138,7 @@ def _make_ready(folder: StudyFolder) -> None:
             f"is being run by {holder}",
             f'see "simtui status {folder.path}", or stop it with "simtui stop"',
         )
+    _check_packages(folder.study)
     if not os.access(folder.path, os.W_OK):
         raise MachineError(str(folder.path), "is read-only", "copy the study to a folder that you can write")
     try:
@@ -144,6 +147,20 @@ def _make_ready(folder: StudyFolder) -> None:
         folder.log_path.touch()
     except OSError as error:
         raise as_machine_error(error, folder.log_path) from error
+
+
+def _check_packages(study: Study) -> None:
+    """Refuses a method whose package this machine lacks, before anything is decoded; what a cluster has, its nodes say.
+
+    Raises:
+        MachineError: it is not installed.
+    """
+    if study.executor.kind != "local":
+        return
+    for method in dict.fromkeys(map(method_of, study.finetune.methods)):
+        if method.package and importlib.util.find_spec(method.package) is None:
+            fix = f'pip install "simtui[{method.name}]", or take {method.name} out of finetune.methods'
+            raise MachineError(method.name, f"needs {method.package}, which is not installed", fix)
 
 
 def _wait_until_begun(folder: StudyFolder, is_alive: Callable[[], bool]) -> None:

@@ -18,7 +18,7 @@ from engine.activations.store import ActivationStore
 from engine.backbones.backbone import Backbone
 from engine.data.manifest import SPLITS, Item, Manifest, read_manifest, refuse_many_skipped, write_manifest
 from engine.data.pixels import CacheOptions, PixelCache, cache_bytes, chosen, pixel_cache, probe_items
-from engine.data.read import read_dataset, read_origin
+from engine.data.read import read_dataset, read_held_out, read_images, read_origin
 from engine.errors import DataError, DeviceMemoryError, MachineError
 from engine.finetune.evaluate import check_computable
 from engine.finetune.inputs import Inputs
@@ -48,7 +48,7 @@ class Preparation:
         """Reads, decodes and extracts what is not there yet; writes the plan last."""
         study = self._study
         self._say("reading the dataset", 0, 0)
-        manifest = read_dataset(Path(study.data.path), study.data)
+        manifest = _read_target(study)
         _refuse_other_images(self._folder, manifest)
         origin = None
         if study.origin:
@@ -70,10 +70,11 @@ class Preparation:
                     f"{device} is out of memory before any training",
                     "free the device and run the study again",
                 ) from error
-            specs = [spec for spec in run_specs(study) if spec.backbone == section]
-            check_recipes(specs, backbone)
-            if study.machine.devices_per_run > 1:
-                check_shareable(specs, backbone)
+            if study.imported is None:
+                specs = [spec for spec in run_specs(study) if spec.backbone == section]
+                check_recipes(specs, backbone)
+                if study.machine.devices_per_run > 1:
+                    check_shareable(specs, backbone)
             check_computable(reference.probe.pooled, study.measure)
             if reference.origin_probe:
                 check_computable(reference.origin_probe.pooled, study.measure, "origin")
@@ -90,7 +91,7 @@ class Preparation:
         room = study_room = self._study.machine.cache_gb * 1e9
         splits: dict[str, PixelCache] = {}
         # What is read in every epoch and never shuffled first; the rest is shared by chance among the training images.
-        for split in reversed(SPLITS):
+        for split in reversed(SPLITS) if self._study.imported is None else ("test",):
             items = manifest.of_split(split)
             splits[split] = self._decode(f"{split} images", manifest, items, input_size, folder, room, max_skipped=1.0)
             room = max(0.0, room - cache_bytes(len(items), input_size))
@@ -147,6 +148,13 @@ class Preparation:
     def _say(self, name: str, done: int, total: int, n_workers: int = 1) -> None:
         if self._stage:
             self._stage.write(Stage(name, done, total, n_workers), is_last=total == 0)
+
+
+def _read_target(study: Study) -> Manifest:
+    path = Path(study.data.path)
+    if study.imported is None:
+        return read_dataset(path, study.data)
+    return read_held_out(path, study.data) if study.imported.labels else read_images(path, study.data)
 
 
 def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:

@@ -75,8 +75,8 @@ def study_progress(folder: StudyFolder, listing: Listing | None = None) -> Study
         n_runs=len(records),
         n_done=sum(record.state is State.DONE for record in records),
         n_failed=sum(record.state is State.FAILED for record in records),
-        epochs_done=sum(max(record.epochs_done, 0) for record in records),
-        epochs_total=sum(record.spec.epochs for record in records),
+        epochs_done=sum(record.n_epochs_done for record in records),
+        epochs_total=sum(record.n_epochs_all for record in records),
         time_left_s=sum(left_s.values()) / n_workers if is_running and left_s is not None else None,
         is_running=is_running,
         runs=runs,
@@ -140,7 +140,7 @@ def _left_s(records: Sequence[RunRecord], runs: Mapping[str, RunProgress]) -> di
 
 
 def _epochs_left(record: RunRecord, hint: RunProgress | None) -> float:
-    epochs: float = record.spec.epochs - max(record.epochs_done, 0)
-    if hint and hint.steps and hint.epoch == record.epochs_done + 1:
+    epochs: float = record.n_epochs_all - record.n_epochs_done
+    if hint and hint.steps and (record.is_imported or hint.epoch == record.epochs_done + 1):
         epochs -= hint.step / hint.steps
     return max(epochs, 0.0)

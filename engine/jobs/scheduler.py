@@ -81,7 +81,7 @@ def queue_runs(folder: StudyFolder) -> Queue:
             _log.error("%s", damaged[spec.run_id].error)  # named by `status` and `verify`; the other runs go on
             continue
         record = records.get(spec.run_id)
-        if record and record.state is State.DONE:
+        if record and record.state is State.DONE and set(map(str, spec.checkpoints)) <= set(record.checkpoints):
             _tidy(folder, spec.run_id)
             continue
         if record:

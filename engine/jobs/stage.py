@@ -64,6 +64,8 @@ class Stage:
 class RunProgress:
     """Where inside an epoch a run is; `waited_share` is the part of it in which training waited for images.
 
+    `loss` is None where nothing is trained.
+
     `device` and what follows tell of the device as a whole, whoever uses it: None where it cannot be measured, as on a
     CPU. `utilisation`: the share of the last moment in which it was computing.
     """
@@ -73,7 +75,7 @@ class RunProgress:
     step: int
     steps: int
     images_per_s: float
-    loss: float
+    loss: float | None
     waited_share: float = 0.0
     device: str = ""
     memory_used_mb: float | None = None

@@ -23,10 +23,10 @@ from pathlib import Path
 import torch
 
 from engine.errors import DamagedError, ProcessLostError, SimtuiError
+from engine.finetune.bench import memory_error
 from engine.finetune.checkpoints import Checkpoints
 from engine.finetune.learner import Learner, make_learner
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import memory_error
 from engine.finetune.team import Team, join, leave
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.jobs.prepare import Preparation

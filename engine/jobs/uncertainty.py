@@ -77,7 +77,8 @@ def role_of(record: RunRecord, epoch: int) -> str:
         problem = "a comparison of two checkpoints keeps no activations, and an interval needs them"
         raise StudyError(record.run_id, problem, "compare on more images (--n) to be surer of a figure")
     method = method_of(record.spec.method)
-    is_reference = not method.trains_backbone or (epoch == 0 and method.starts_pretrained)
+    starts_as_reference = method.starts_pretrained and 0 not in record.spec.checkpoints
+    is_reference = not method.trains_backbone or (epoch == 0 and starts_as_reference)
     return REFERENCE if is_reference else f"epoch {epoch}"
 
 

@@ -34,11 +34,13 @@ from engine.errors import (
     SimtuiError,
     StudyError,
 )
+from engine.finetune.bench import Bench, memory_error
+from engine.finetune.imported import execute_import
 from engine.finetune.inputs import Inputs
 from engine.finetune.methods import method_of
 from engine.finetune.recipes.recipe import learning_rate
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import Bench, execute_run, memory_error
+from engine.finetune.run import execute_run
 from engine.finetune.shared_batch import is_shared
 from engine.finetune.team import ALONE, Team
 from engine.jobs.device_load import DeviceMeter
@@ -53,7 +55,7 @@ from engine.jobs.team_lead import TeamLead
 from engine.lock import holder_of, locked
 from engine.runs.record import Provenance, RunRecord, Session, State, command_of, read_record, write_record
 from engine.runs.study_folder import StudyFolder
-from engine.study import RunSpec, Study, needs_run, run_specs
+from engine.study import RunSpec, Study, TrainingSection, needs_run, run_specs
 
 _PACKAGES = ("simtui", "torch", "timm", "open_clip_torch", "numpy", "h5py", "scikit-learn", "pillow")
 MAX_ATTEMPTS = 3
@@ -71,7 +73,9 @@ class _Watcher:
         self._file = Throttled(run_path / PROGRESS_FILE)
         self._meter = DeviceMeter([torch.device(each) for each in devices])
 
-    def step(self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float, waited_share: float) -> None:
+    def step(
+        self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float | None, waited_share: float
+    ) -> None:
         if step < n_steps and not self._file.is_due:
             return
         load = self._meter.read()
@@ -215,12 +219,16 @@ class Worker:
 
     def _execute(self, path: Path, record: RunRecord) -> State:
         """On all devices of this worker where that is worth it."""
-        devices = self._devices if is_shared(record.spec) else self._devices[:1]
+        is_team = is_shared(record.spec) and not record.is_imported
+        devices = self._devices if is_team else self._devices[:1]
         name = names_of(devices)
         name = f"{socket.gethostname()} {name}" if self._is_job else name
         watcher = _Watcher(self._folder, path, record.spec.epochs, devices, name)
         if len(devices) == 1:
-            return execute_run(path, *self._bench(record, ALONE), watcher).state
+            bench = self._bench(record, ALONE)
+            if record.is_imported:
+                return execute_import(path, *bench, watcher, training_of(self._folder.study, record)).state
+            return execute_run(path, *bench, watcher).state
         with TeamLead(self._folder.path.resolve(), record.run_id, devices, self._plan.threads) as lead:
             ready = self._bench(record, lead.team)
             lead.begin()
@@ -244,7 +252,7 @@ class Worker:
         reference = self._preparation.reference(backbone, inputs)
         info, spec = backbone.info, record.spec
         provenance = replace(
-            _of_inputs(inputs),
+            _of_inputs(inputs, has_labels=record.spec.settings.get("labels", True) is True),
             dataset_path=self._folder.study.data.path,
             origin_path=self._folder.study.origin.path if self._folder.study.origin else "",
             command=command_of(self._folder.study_file_path),
@@ -282,6 +290,19 @@ class Worker:
         with contextlib.suppress(MachineError):
             write_record(path, read_record(path).with_(state=state, reason=reason, **changes))
         return state
+
+
+def training_of(study: Study, record: RunRecord) -> TrainingSection:
+    """Where the checkpoints of an imported run lie.
+
+    Raises:
+        StudyError: the study no longer names its training.
+    """
+    name = record.spec.settings.get("training")
+    for training in study.imported.training if study.imported else ():
+        if training.name == name:
+            return training
+    raise StudyError(record.run_id, f"its training {name!r} is not in the study any more", "import its folder again")
 
 
 def _state_of(path: Path) -> State:
@@ -356,19 +377,19 @@ def one_line(error: SimtuiError) -> str:
     return f"{error.where}: {error.problem}; fix: {error.fix}"
 
 
-def _of_inputs(inputs: Inputs) -> Provenance:
+def _of_inputs(inputs: Inputs, *, has_labels: bool) -> Provenance:
     origin = inputs.origin_manifest
     return Provenance(
         manifest_digest=inputs.manifest.digest,
         probe_digest=inputs.probe_digest,
         origin_digest=inputs.origin.digest if inputs.origin else "",
-        n_train=len(inputs.splits["train"].items),
-        n_val=len(inputs.splits["val"].items),
+        n_train=len(inputs.splits["train"].items) if "train" in inputs.splits else 0,
+        n_val=len(inputs.splits["val"].items) if "val" in inputs.splits else 0,
         n_test=len(inputs.splits["test"].items),
         n_probe=len(inputs.probe_rows),
         n_origin=len(inputs.origin.items) if inputs.origin else 0,
         n_origin_probe=len(inputs.origin_probe.items) if inputs.origin_probe else 0,
-        n_classes=inputs.n_classes,
+        n_classes=inputs.n_classes if has_labels else 0,
         task=inputs.manifest.task,
         dataset_is_synthetic=inputs.manifest.synthetic,
         origin_is_synthetic=origin.synthetic if origin else False,

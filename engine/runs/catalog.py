@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
@@ -18,7 +18,16 @@ from pydantic import TypeAdapter, ValidationError
 
 from engine.errors import DamagedError, SimtuiError
 from engine.files import digest, read_small, write_hint
-from engine.runs.record import RUN_FILE, Provenance, Reference, RunRecord, Session, State, read_record
+from engine.runs.record import (
+    RUN_FILE,
+    ImportedCheckpoint,
+    Provenance,
+    Reference,
+    RunRecord,
+    Session,
+    State,
+    read_record,
+)
 from engine.sealed import is_changed, sealed_comment
 from engine.study import RunSpec
 
@@ -125,6 +134,7 @@ class _Entry:
     activations: dict[str, str]
     files: dict[str, str]
     reference: Reference | None = None
+    checkpoints: dict[str, ImportedCheckpoint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +147,7 @@ class _Packed:
 
 
 _PLAIN = ("run_id", "state", "reason", "epochs_done", "first", "last", "epoch_seconds", "waited_seconds", "attempts",
-          "activations", "files", "reference")  # fmt: skip
+          "activations", "files", "reference", "checkpoints")  # fmt: skip
 
 
 def _packed(entries: Iterable[tuple[Stamp, RunRecord]]) -> str:

@@ -40,6 +40,7 @@ class Provenance:
 
     `layers` are "blocks" of tokens or "stages" of maps, as `layer_kind` says; `n_features` is the width of the widest.
     `weights_checkpoint` is what was asked for in a comparison of two checkpoints.
+    `notes` say of a comparison of two checkpoints which images it is not of, and that these had no labels.
     `attention_reference` is the key of θ*'s attention maps in the activation store; empty where there are none.
     """
 
@@ -70,6 +71,7 @@ class Provenance:
     origin_path: str = ""
     learning_rate: float = 0.0
     command: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -106,6 +108,21 @@ class Session:
 
 
 @dataclass(frozen=True)
+class ImportedCheckpoint:
+    """What was measured of a training that simtui has not done: which file, and what of it.
+
+    `stamp` changes whenever a file is replaced: (modified, bytes), for each of its files. `head` says how the
+    classifier was taken, or why there are no figures of one; `notes` what else there is to know of the weights.
+    """
+
+    sha256: str
+    stamp: tuple[tuple[int, int], ...]
+    has_head: bool
+    head: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One run as it stands on disk.
 
@@ -114,6 +131,7 @@ class RunRecord:
     `waited_seconds` are those of `epoch_seconds` in which training waited for images.
     `reference` is set in a comparison of two checkpoints alone: nothing was trained, the method is "compared", `spec`
     and `provenance` are of the second, and what they say of training, splits and classes means nothing.
+    `checkpoints` are those of an imported training that are measured, by epoch.
     `files` are the SHA-256 of what lies in its own folder once it is done. `attempts` counts the failures that may
     pass since the run was last asked for.
     """
@@ -133,11 +151,27 @@ class RunRecord:
     sessions: tuple[Session, ...] = ()
     provenance: Provenance = Provenance()
     reference: Reference | None = None
+    checkpoints: dict[str, ImportedCheckpoint] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def with_(self, **changes: Any) -> RunRecord:
         """The record with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is of checkpoints that simtui has not trained; epochs without one are NaN in its results."""
+        return bool(self.spec.checkpoints)
+
+    @property
+    def n_epochs_done(self) -> int:
+        """How many epochs of training are done, or how many checkpoints are measured."""
+        return len(self.checkpoints) if self.is_imported else max(self.epochs_done, 0)
+
+    @property
+    def n_epochs_all(self) -> int:
+        """How many epochs, or checkpoints, there are in all."""
+        return len(set(map(str, self.spec.checkpoints)) | set(self.checkpoints)) or self.spec.epochs
 
     @property
     def is_comparison(self) -> bool:

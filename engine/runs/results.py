@@ -93,6 +93,34 @@ class Results:
             self.layers_ref,
         )
 
+    def at_epoch(
+        self,
+        epoch: int,
+        similarity: Mapping[SimilarityKey, np.ndarray],
+        quality: Mapping[str, float | None],
+        layer_quality: Mapping[str, np.ndarray],
+    ) -> Results:
+        """The results with the figures of one epoch put in its place, whatever was there; epochs before it that are
+        not there yet become NaN throughout."""
+        n = max(self.n_epochs, epoch + 1)
+        n_layers = len(self.layers)
+        shape = len(self.rows), n_layers
+        of_all = {**dict.fromkeys(self.quality), **quality}
+        layers = dict.fromkeys([*self.layer_quality, *layer_quality], np.full(n_layers, np.nan)) | dict(layer_quality)
+        return Results(
+            self.layers,
+            {
+                key: _placed(self.similarity.get(key), similarity.get(key, np.full(shape, np.nan)), epoch, n)
+                for key in dict.fromkeys([*self.similarity, *similarity])
+            },
+            {
+                name: _placed(self.quality.get(name), np.array(_or_nan(value)), epoch, n)
+                for name, value in of_all.items()
+            },
+            {name: _placed(self.layer_quality.get(name), values, epoch, n) for name, values in layers.items()},
+            self.layers_ref,
+        )
+
     def without_epoch(self) -> Results:
         """The results with one more epoch, of which there is nothing: NaN throughout."""
         nothing = np.full((len(self.layers),) * 2, np.nan)
@@ -171,6 +199,15 @@ def _appended(before: np.ndarray | None, values: np.ndarray, n: int) -> np.ndarr
     """Values of `n` epochs and one more, float32; NaN for the epochs before where there are none."""
     row = np.asarray(values, np.float32)[None]
     return np.concatenate([np.full((n, *row.shape[1:]), np.nan, np.float32) if before is None else before, row])
+
+
+def _placed(before: np.ndarray | None, values: np.ndarray, epoch: int, n: int) -> np.ndarray:
+    """`n` epochs, float32: those there were, NaN for others, and the values at one epoch."""
+    made = np.full((n, *np.shape(values)), np.nan, np.float32)
+    if before is not None:
+        made[: len(before)] = before
+    made[epoch] = values
+    return made
 
 
 def _or_nan(value: float | None) -> float:

@@ -6,9 +6,18 @@ from engine.analysis.options import BY, MEAN_OF_LAYERS
 from engine.analysis.study_data import StudyData
 from engine.errors import SimtuiError
 from simtui.analyses import Found
+from simtui.safe_text import safe
 from simtui.screens.view import ViewScreen
-from simtui.selection import after
+from simtui.selection import Selection, after
 from simtui.views.parts import WARN, Span, wrapped
+
+# A filter on figures would move the best run, which accuracy divergence is measured from, and cut short distributions.
+_NOT_FILTERED = "Of all runs, unfiltered."
+
+
+def unfiltered(summary: str, selection: Selection) -> str:
+    """The summary of an analysis, which is of all runs, and says so where those of the runs view are filtered."""
+    return f"{_NOT_FILTERED} {summary}" if selection.run_filter else summary
 
 
 class AnalysisScreen(ViewScreen):
@@ -30,13 +39,13 @@ class AnalysisScreen(ViewScreen):
             return self.failed(found.data.unreadable[0].error)
         summary = self.show_found(found)
         self.has_shown = bool(summary)
-        return summary
+        return summary and unfiltered(summary, self.simtui.selection)
 
     has_shown = False
 
     def show_warnings(self, warnings: tuple[str, ...]) -> None:
         """The lines without which the figures could mislead; at most two."""
-        lines = [line for each in warnings for line in wrapped(f"! {each}", self.size.width - 2, 2, WARN)][:3]
+        lines = [line for each in warnings for line in wrapped(f"! {safe(each)}", self.size.width - 2, 2, WARN)][:3]
         self.lines("warning").set_class(bool(lines), "-shown")
         self.lines("warning").styles.height = max(len(lines), 1)
         self.lines("warning").show([(Span(" "), *each) for each in lines])

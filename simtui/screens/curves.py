@@ -12,12 +12,14 @@ from engine.analysis.trajectory import trajectory_table
 from engine.errors import SimtuiError
 from engine.runs.record import RunRecord
 from simtui.actions import LAYERS, TRAJECTORIES
+from simtui.safe_text import safe
+from simtui.screens.analysis import unfiltered
 from simtui.screens.view import ViewScreen, bindings_of
 from simtui.selection import BANDS, OVERLAYS, after
 from simtui.views import curves, layer_profile
 from simtui.views.curves import CurvesView
 from simtui.views.layer_profile import ProfileRow
-from simtui.views.parts import WARN, Span, wrapped_line
+from simtui.views.parts import WARN, Span, wrapped, wrapped_line
 from simtui.widgets.curve_plot import CurvePlot
 from simtui.widgets.lines import Lines
 
@@ -71,7 +73,7 @@ class TrajectoriesScreen(ViewScreen):
         self.lines("legend").styles.height = 2
         self.lines("legend").show(wrapped_line(layer_profile.readout(self._rows[self._cursor]), self.size.width - 1))
         self.call_after_refresh(self._draw_profile)
-        return layer_profile.summary(found.value)
+        return unfiltered(layer_profile.summary(found.value), self.simtui.selection)
 
     def _draw_profile(self) -> None:
         area, app = self.lines("profile"), self.simtui
@@ -79,9 +81,10 @@ class TrajectoriesScreen(ViewScreen):
         area.show(layer_profile.profile_lines(self._rows, self._cursor, width, height, app.is_colorless, app.is_256))
 
     def _show_warnings(self, warnings: tuple[str, ...]) -> None:
-        self.lines("warning").set_class(bool(warnings), "-shown")
-        self.lines("warning").styles.height = len(warnings)
-        self.lines("warning").show([(Span(f" ! {each}", WARN),) for each in warnings])
+        lines = [line for each in warnings for line in wrapped(f"! {safe(each)}", self.size.width - 2, 2, WARN)][:3]
+        self.lines("warning").set_class(bool(lines), "-shown")
+        self.lines("warning").styles.height = len(lines)
+        self.lines("warning").show([(Span(f" {span.text}", WARN),) for (span,) in lines])
 
     def _show_curves(self) -> str | None:
         found = self.simtui.found(TRAJECTORIES)
@@ -101,8 +104,8 @@ class TrajectoriesScreen(ViewScreen):
         legend = curves.legend(view, self.size.width, self.simtui.is_colorless, room)
         self.lines("legend").styles.height = len(legend)
         self.lines("legend").show(legend)
-        self._show_warnings(curves.warnings(found, self._records(), self.simtui.key))
-        return view.summary
+        self._show_warnings(curves.warnings(found, self._records(), self.simtui.key, self.simtui.selection.layer))
+        return unfiltered(view.summary, self.simtui.selection)
 
     def table(self) -> Table | None:
         """The curves or the profile in sight."""

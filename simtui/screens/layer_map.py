@@ -78,7 +78,7 @@ class MapScreen(ViewScreen):
             return self.failed(answer.value)
         if isinstance(answer.value, Results):
             self._run = Run(record, answer.value)
-            self._shown = layer_map.layer_map(record, answer.value, self.simtui.selection)
+            self._shown = layer_map.layer_map(record, answer.value, self.simtui.chosen)
         if self._shown is None or self._run is None:
             return self._no_map(record)
         problem = self._compare(snapshot, self._run)
@@ -231,8 +231,15 @@ class MapScreen(ViewScreen):
         epoch, n_epochs = self._clock(self._shown)
         last = n_epochs - 1
         epoch = min(max(epoch + step, 0), last)
+        while 0 < epoch < last and self._is_gap(epoch):
+            epoch += 1 if step > 0 else -1
         self.simtui.select(epoch=None if epoch == last else epoch)
         return 0 < epoch < last
+
+    def _is_gap(self, epoch: int) -> bool:
+        """Whether there is nothing of this epoch, of any run in sight."""
+        runs = [run for run in (self._run, self._pinned) if run is not None]
+        return all(epoch < run.results.n_epochs and layer_map.is_absent(run.record, run.results, epoch) for run in runs)
 
     def _play_on(self) -> bool:
         is_more = self._step_epoch(1)
@@ -252,7 +259,7 @@ class MapScreen(ViewScreen):
         if pinned is None or pinned == run.record.run_id:
             return ""
         other = map_compare.pinned_run(snapshot, pinned, self.simtui.answer(PINNED))
-        found = other if isinstance(other, str) else map_compare.compared(other, run, self.simtui.selection)
+        found = other if isinstance(other, str) else map_compare.compared(other, run, self.simtui.chosen)
         if isinstance(found, str) or isinstance(other, str):
             return str(found)
         self._pinned, self._comparison = other, found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
@@ -72,6 +73,10 @@ class RunsScreen(ViewScreen):
     def export_note(self) -> str:
         """Groups are no table of their own."""
         return "the file holds the runs behind the groups, one by one" if self.simtui.selection.runs_by else ""
+
+    def footer_words(self) -> Mapping[str, str]:
+        """Enter on a group shows its runs."""
+        return {"open-map": "its runs"} if self.simtui.selection.runs_by else {}
 
     def action_move(self, where: str) -> None:
         """Moves the cursor."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.app import ComposeResult
 
 from engine.analysis.prediction import Prediction
+from engine.analysis.study_data import StudyData
 from engine.analysis.table import Table
 from engine.measures.table import MEASURES
 from simtui.actions import MAP, PREDICTION, SPACE
@@ -38,14 +39,14 @@ class SpaceScreen(ScatterScreen):
         """The space that the thresholds cut, or the forecast."""
         self.set_class(self._is_forecast, "-forecast")
         if self._is_forecast:
-            return self._show_forecast(found.value)
+            return self._show_forecast(found.value, found.data)
         return self._show_space(found)
 
-    def _show_forecast(self, found: Prediction) -> str:
+    def _show_forecast(self, found: Prediction, data: StudyData) -> str:
         if not found.forecasts:
             return self.nothing("No run has results yet.", "A forecast is made from the first epochs of a run.")
         self.query_one(Grid).show(prediction.sheet(found), self.simtui.selection.run_id)
-        self.show_warnings(())
+        self.show_warnings(data.partial(found.found.key, found.found.layer))
         lines = prediction.errors(found)
         self.lines("detail").styles.height = len(lines)
         self.lines("detail").show(lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from rich.cells import cell_len
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 MIN_WIDTH, MIN_HEIGHT = 60, 20
 _TABS_START, _SHORT_START = " simtui  ", " "
-_MIN_NAME_WIDTH = 24
+_MIN_NAME_WIDTH, _AROUND_NAME = 24, 2
 _NO_TRAINING = "This is a comparison of two checkpoints: nothing was trained, so there is nothing to see here."
 
 
@@ -117,6 +118,10 @@ class ViewScreen(Screen[None]):
         """What must be said of an export, because it is not quite what is on the screen; empty where it is."""
         return ""
 
+    def footer_words(self) -> Mapping[str, str]:
+        """By the id of an action: its word in the footer, where it does something else than elsewhere in this view."""
+        return {}
+
     def table_options(self) -> TableOptions:
         """What the table on the screen was asked for."""
         return self.simtui.options(self.slot)
@@ -198,10 +203,11 @@ class ViewScreen(Screen[None]):
         """What stands in front, and what is written for each view.
 
         Its name; a short one where not all names fit beside that of the study; else its number alone, and the name of
-        the view in front.
+        the view in front. The study's own name gives way last: down to `_MIN_NAME_WIDTH`, and never what must stay.
         """
         numbers = {view: i for i, view in enumerate(VIEWS, start=1)}
-        room = self.size.width - min(len("".join(self.simtui.study_title)), _MIN_NAME_WIDTH)
+        name, mark = self.simtui.study_title
+        room = self.size.width - min(cell_len(name), _MIN_NAME_WIDTH) - cell_len(mark) - _AROUND_NAME
         for start, names, padding in (
             (_TABS_START, VIEWS, " "),
             (_SHORT_START, VIEWS, ""),
@@ -227,14 +233,14 @@ class ViewScreen(Screen[None]):
         spans = [Span(start, STRONG)]
         spans += [Span(title, KEY if view == self.VIEW else DIM) for view, title in titles.items()]
         name, mark = self.simtui.study_title
-        room = max(width - line_width(spans) - 2, 0)
+        room = max(width - line_width(spans) - _AROUND_NAME, 0)
         shown = name if cell_len(name) <= room - len(mark) else fitted(name, max(room - len(mark), 0))
         spans.append(Span(fitted(shown + mark, room + 1, "right"), DIM))
         return tuple(spans)
 
     def _footer(self, width: int) -> Line:
         """As many entries as fit; help and quit always do."""
-        entries = list(footer_of(self.VIEW, self.simtui.actions))
+        entries = list(footer_of(self.VIEW, self.simtui.actions, self.footer_words()))
         while len(entries) > 2 and sum(cell_len(f"{keys} {word}") + 2 for keys, word in entries) > width:
             entries.pop(-3)
         spans: list[Span] = []

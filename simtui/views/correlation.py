@@ -63,6 +63,7 @@ def correlation_view(
     left_out = correlation.points.n_left_out
     said = f"{count(left_out, 'point')} without a similarity or without the metric left out" if left_out else ""
     warning = next((each for each in cautions if each), "")
+    partial = found.data.partial(correlation.key, correlation.layer)
     legend = mark.legend([record.spec.method for record in records])
     means = "+" if is_colorless else "◆"
     return CorrelationView(
@@ -71,7 +72,7 @@ def correlation_view(
         (Span(f" {means}", STRONG, "" if is_colorless else MARK_COLOR), Span(" interval mean  ", DIM), *legend),
         _figures(correlation),
         _readout(correlation, found, cursor),
-        tuple(each for each in (*correlation.warnings, warning, found.data.twins, said) if each),
+        tuple(each for each in (*correlation.warnings, *partial, warning, found.data.twins, said) if each),
         _summary(correlation),
         run_of(cursor),
     )

@@ -138,13 +138,15 @@ def _figures(found: Spread, with_interval: bool) -> str:
     return f"{spread(found)} [{figure(found.low)}, {figure(found.high)}]"
 
 
-def warnings(found: Found, records: Sequence[RunRecord], key: SimilarityKey) -> tuple[str, ...]:
+def warnings(
+    found: Found, records: Sequence[RunRecord], key: SimilarityKey, layer: str = MEAN_OF_LAYERS
+) -> tuple[str, ...]:
     """What must be known so that no curve misleads: runs left out, and an estimator that says too much."""
     left_out = (
         f"{count(len(found.data.unreadable), 'run')} with damaged results left out" if found.data.unreadable else ""
     )
     inflated = next((each for record in records if (each := caution(record, key.measure, key.probe))), "")
-    return tuple(each for each in (left_out, inflated) if each)
+    return tuple(each for each in (*found.data.partial(key, layer), left_out, inflated) if each)
 
 
 def at_epoch(curve: Curve, epoch: int) -> Spread:

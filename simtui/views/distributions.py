@@ -40,7 +40,7 @@ EXPLANATION = (
     "Final similarity to the pre-trained model (left) and final score (right) of every run that is done: each dot is a "
     "run, the line goes from the lower to the upper quartile, ┃ is the median; the curve above is the density, each "
     "scaled to its own height. t compares the groups two by two: Cliff's delta, and Mann–Whitney p corrected by Holm "
-    "for all tests of the table."
+    "for all tests of the table; of pairs (groups from one training, seed by seed) Wilcoxon's p."
 )
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 _DOTS = "⠄⠆⠇⠧⠷⠿⡿⣿"  # as many dots as runs in the cell; 8 and more are full
@@ -82,7 +82,9 @@ def distributions_view(found: Found, selection: Selection, key: SimilarityKey, c
         cursor,
         _control(selection, key),
         _readout(groups[cursor], names[cursor], key, score),
-        tuple(each for each in (warning, found.data.twins, left_out) if each),
+        tuple(
+            each for each in (*found.data.partial(key, selection.layer), warning, found.data.twins, left_out) if each
+        ),
         _summary(groups, names, key, score),
     )
 
@@ -130,6 +132,11 @@ def comparison_sheet(found: Table) -> Sheet:
         names = [safe(str(cell)) for cell in cells[:n_names]]
         delta, p = cells[at["cliffs_delta"]], cells[at["p_holm"]]
         is_clear = isinstance(p, float) and p < 0.05
+        n = (
+            f"{cells[at['n_a']]}, {cells[at['n_b']]}"
+            if cells[at["n_pairs"]] is None
+            else f"{cells[at['n_pairs']]} pairs"
+        )
         bounds = f"[{figure(cells[at['cliffs_delta_low']], 2)}, {figure(cells[at['cliffs_delta_high']], 2)}]"
         shown.append(
             Row(
@@ -137,10 +144,10 @@ def comparison_sheet(found: Table) -> Sheet:
                 (
                     Span(" · ".join([*names[:-2], f"{names[-2]} − {names[-1]}"])),
                     Span(safe(str(cells[n_names])), DIM),
-                    Span(f"{cells[at['n_a']]}, {cells[at['n_b']]}", DIM),
+                    Span(n, DIM),
                     Span(figure(cells[at["mean_difference"]]), STRONG),
                     Span(figure(delta, 2), STRONG),
-                    Span(bounds if delta is not None else NO_VALUE, DIM),
+                    Span(NO_VALUE if cells[at["cliffs_delta_low"]] is None else bounds, DIM),
                     Span(safe(str(cells[at["effect"]] or NO_VALUE))),
                     Span(p_value(p), ACCENT if is_clear else DIM),
                 ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine.analysis.estimators import caution, short_of
+from engine.analysis.estimators import POOLINGS, caution, short_of
 from engine.analysis.forgetting import NO_ORIGIN, NO_ORIGIN_PROBE, PROTOCOL, SCRATCH
 from engine.analysis.score import Score, score_in
 from engine.analysis.table import Cell, Table
@@ -26,6 +26,7 @@ from simtui.views.parts import (
     line,
     wrapped,
 )
+from simtui.views.run_facts import similarity_title
 from simtui.views.sorting import STUDY_ORDER, Order, Value, in_order, marked
 
 EXPLANATION = (
@@ -33,6 +34,7 @@ EXPLANATION = (
     "sd over the n seeds of each group; b groups by backbone, method or paradigm. A drop above 0 is forgetting. A dash "
     "as sd: one seed only."
 )
+_NO_CLS = "similarity is of Feat, which all groups have: some have no CLS token"
 
 
 def in_sight(found: Table, order: Order) -> Table:
@@ -58,9 +60,21 @@ def names_of(found: Table) -> tuple[str, ...]:
 
 
 def similarity_of(found: Table) -> str:
-    """The similarity that stands for all: the study's first measure, of the CLS token, such as `linear_cka_cls`."""
-    names = (name.removesuffix("_mean") for name in found.columns if name.endswith("_cls_mean"))
-    return next(names, "linear_cka_cls")
+    """The similarity that stands for all: the study's first measure, such as `linear_cka_cls`.
+
+    Of the CLS token, or of Feat where a group has no other.
+    """
+    measure = next((name.removesuffix("_cls_mean") for name in found.columns if name.endswith("_cls_mean")), "")
+    if not measure:
+        return "linear_cka_cls"
+    both = zip(*(found.column(f"{measure}_{pooling}_mean") for pooling in POOLINGS), strict=True)
+    return f"{measure}_feat" if any(cls is None and feat is not None for cls, feat in both) else f"{measure}_cls"
+
+
+def _measure_of(similarity: str) -> tuple[str, str]:
+    """The measure and the pooling."""
+    measure, _, pooling = similarity.rpartition("_")
+    return measure, pooling
 
 
 def summary(found: Table, snapshot: Snapshot) -> str:
@@ -84,7 +98,8 @@ def notes(found: Table, snapshot: Snapshot, width: int) -> tuple[Line, ...]:
     """What must be known so that no figure misleads."""
     known = (PROTOCOL, NO_ORIGIN, NO_ORIGIN_PROBE, SCRATCH)
     said = tuple(note for note in found.notes if note in known or note.startswith(("by ", "left out")))
-    measure = similarity_of(found).removesuffix("_cls")
+    measure, pooling = _measure_of(similarity_of(found))
+    said += (_NO_CLS,) if pooling != "cls" else ()
     said += tuple(dict.fromkeys(each for record in snapshot.records if (each := caution(record, measure))))[:1]
     if any(record.provenance.origin_is_synthetic for record in snapshot.records):
         said += ("the images of the origin domain are synthetic",)
@@ -100,7 +115,7 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
     )
     if row is None:
         return ()
-    measure, score = similarity_of(found).removesuffix("_cls"), score_in(found.columns)
+    (measure, pooling), score = _measure_of(similarity_of(found)), score_in(found.columns)
     interval = f" [{figure(row['drop_low'])}, {figure(row['drop_high'])}]" if row["drop_low"] is not None else ""
     return (
         line(
@@ -115,7 +130,7 @@ def detail(found: Table, key: str | None, width: int) -> tuple[Line, ...]:
         line(
             Span(f"{short_of(measure)} CLS ", DIM), _pair(row, f"{measure}_cls"),
             Span(" Feat ", DIM), _pair(row, f"{measure}_feat"),
-            Span(" · origin ", DIM), _pair(row, f"{measure}_cls_origin"),
+            Span(" · origin ", DIM), _pair(row, f"{measure}_{pooling}_origin"),
         ),
     )  # fmt: skip
 
@@ -126,7 +141,7 @@ def _columns(named: tuple[str, ...], similarity: str, score: Score) -> tuple[Col
         "paradigm": Column("paradigm", rank=0 if named == ("paradigm",) else 2),
         "method": Column("method"),
     }
-    short = short_of(similarity.removesuffix("_cls"))
+    short = similarity_title(*_measure_of(similarity))
     return (
         *(names[name] for name in named),
         Column("n", "right"),

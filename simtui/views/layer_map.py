@@ -111,7 +111,8 @@ def is_absent(record: RunRecord, results: Results, epoch: int) -> bool:
     has_none = all(
         np.isnan(values[epoch]).all() for values in (*results.similarity.values(), *results.quality.values())
     )
-    return bool(is_method(record.spec.method) and method_of(record.spec.method).needs) and has_none
+    is_mixture = is_method(record.spec.method) and bool(method_of(record.spec.method).needs)
+    return (is_mixture or record.is_imported) and has_none
 
 
 def measure_name(key: SimilarityKey) -> str:
@@ -130,7 +131,7 @@ def readout(shown: LayerMap, width: int, is_256: bool = False) -> Line:
     row, column = Span(shown.row_layers[shown.row], ACCENT), Span(shown.layers[shown.column], ACCENT)
     cell = line(*value, Span(f"  {shown.whose[0]}", DIM), row, Span(f" × {shown.whose[1]}", DIM), column)
     if math.isnan(shown.value):
-        undefined, absent = "undefined: a block is constant, or n too small", "not there: its weights are not kept"
+        undefined, absent = "undefined: a block is constant, or n too small", "not there: no weights of this epoch"
         why = Span(f"   {absent if shown.is_absent else undefined}", WARN)
         return fitting([(*cell, why), (*value, Span("  "), row, Span(" × ", DIM), column, why)], width)
     names = measure_name(shown.key), f"{safe(short_of(shown.key.measure))}, {pooling_name(shown.key)}"
@@ -208,6 +209,9 @@ def _summary(record: RunRecord, results: Results, matrix: np.ndarray, key: Simil
     on = "" if key.probe == "target" else f" on the {safe(key.probe)} images"
     what = f"{pooling_name(key)} similarity to the pre-trained model{on}"
     if is_absent(record, results, epoch):
+        if record.is_imported:
+            there = ", ".join(map(str, record.spec.checkpoints))
+            return f"{head}not there, as the training has no checkpoint of it (of epochs {there}, and θ* as 0)."
         return f"{head}not there, as the weights that it is mixed from are kept of the last epoch alone."
     if known.size == 0:
         return f"{head}{what} is undefined for every block."

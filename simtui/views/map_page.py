@@ -58,6 +58,7 @@ def map_page(
     has_side = _has_side(maps, width)
     said = [problem] if problem else []
     said += found.warnings if found else [shown.warning] if shown.warning else []
+    said += run.record.provenance.notes
     warnings = _indented([each for text in said for each in wrapped(f"! {text}", width - 2, 2, WARN)])
     likeness = _indented(wrapped(map_panel.likeness(shown)[0], width - 2, 1)) if is_crossed and not has_side else ()
     height = look.height - _LINES_AROUND - len(warnings)

@@ -19,7 +19,7 @@ _SAME = 0.005  # figures that are not further apart look alike to two decimals
 
 
 def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_256: bool = False) -> tuple[Line, ...]:
-    """Each block against itself as bars, and the quality of the model at this epoch; of others, the likest."""
+    """Each block against itself as bars, and the quality of the model at this epoch; of other layers, the likest."""
     if not shown.has_diagonal:
         return _best_panel(shown, width, height, is_256)
     facts = _quality(results, shown.epoch)
@@ -27,7 +27,9 @@ def side_panel(shown: LayerMap, results: Results, width: int, height: int, is_25
     label_width = min(max(len(label) for label in labels), _MAX_LABEL_WIDTH)
     room = max(height - len(facts) - 3, 1)
     bar_width = max(width - label_width - 8, 4)
-    lines: list[Line] = [line(Span("each block against itself", DIM))]
+    # Two architectures may have the same names for layers that are not the same.
+    head = "same-named layers of A and B" if shown.is_comparison else "each block against itself"
+    lines: list[Line] = [line(Span(head, DIM))]
     for i, label in enumerate(labels[:room]):
         value = float(shown.matrix[i, i])
         name = Span(fitted(label, label_width) + " ", DIM)

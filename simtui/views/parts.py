@@ -123,7 +123,10 @@ def wrapped(text: str, width: int, max_lines: int, role: str = NORMAL) -> tuple[
             current = word
     lines.append(current)
     if len(lines) > max_lines:
-        lines = [*lines[: max_lines - 1], f"{lines[max_lines - 1]} …"]
+        last = lines[max_lines - 1]
+        while cell_len(last) + 2 > width and " " in last:
+            last = last.rpartition(" ")[0]
+        lines = [*lines[: max_lines - 1], f"{last} …"]
     return tuple((Span(each, role),) for each in lines)
 
 

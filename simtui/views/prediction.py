@@ -26,8 +26,9 @@ def sheet(found: Prediction) -> Sheet:
     """One row a run, those under way first, then those whose forecast was wrong, then the others."""
     short = short_names([each.run.record.spec.backbone.name for each in found.forecasts])
     columns = (
-        Column("run", shrinks_to=20), Column("state", rank=2), Column("similarity", "right"), Column("score", "right"),
-        Column("P(inside)", "right"), Column("P by method", "right", rank=1), Column("forecast"), Column("ended"),
+        Column("run", shrinks_to=20), Column("state", rank=4), Column("similarity", "right", rank=1),
+        Column("score", "right", rank=2), Column("P(inside)", "right"), Column("P by method", "right", rank=3),
+        Column("forecast"), Column("ended"),
     )  # fmt: skip
     return Sheet(columns, tuple(_row(each, short) for each in sorted(found.forecasts, key=_place)))
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from engine.analysis.estimators import POOLINGS, measures_of
+from engine.analysis.estimators import POOLINGS, measures_of, pooling_of, short_of
 from engine.analysis.score import ACCURACY, Score, score_of, scores_of
 from engine.runs.catalog import DamagedRun
 from engine.runs.record import RunRecord
@@ -70,12 +70,24 @@ class KnownRuns:
     Attributes:
         figures: what a figure can be called, and its metric: `acc` is `test_accuracy`.
         score, measure: what the study's runs are judged by, and its first similarity.
+        pooling: of that similarity: the one that all runs have.
     """
 
     runs: tuple[Facts, ...]
     figures: Mapping[str, str]
     score: Score
     measure: str
+    pooling: str = "cls"
+
+    @property
+    def similarity(self) -> str:
+        """The metric of the similarity that stands for all."""
+        return f"{self.measure}_{self.pooling}"
+
+    @property
+    def similarity_title(self) -> str:
+        """The title of its column."""
+        return similarity_title(self.measure, self.pooling)
 
     @classmethod
     def of(cls, snapshot: Snapshot, before: Mapping[str, Facts] | None = None) -> KnownRuns:
@@ -86,7 +98,7 @@ class KnownRuns:
             for each in records
         )
         runs = (*facts, *map(Facts.of_damaged, snapshot.damaged))
-        return cls(runs, _figures(records), score_of(records), first_measure(records))
+        return cls(runs, _figures(records), score_of(records), first_measure(records), pooling_of(records))
 
 
 def plain(name: object) -> str:
@@ -97,6 +109,11 @@ def plain(name: object) -> str:
 def first_measure(records: Sequence[RunRecord]) -> str:
     """The measure that stands for similarity where there is room for one."""
     return next(iter(measures_of(records)), "linear_cka")
+
+
+def similarity_title(measure: str, pooling: str) -> str:
+    """A similarity as a column's title: the pooling is named where it is not the CLS token."""
+    return short_of(measure) if pooling == "cls" else f"{short_of(measure)} Feat"
 
 
 def _figures(records: Sequence[RunRecord]) -> dict[str, str]:
@@ -110,6 +127,6 @@ def _figures(records: Sequence[RunRecord]) -> dict[str, str]:
     measures = dict.fromkeys((first_measure(records), *measures_of(records)))
     aliases = {"cka": first_measure(records)} if "cka" in first_measure(records) else {}
     for name, measure in {**aliases, **{each: each for each in measures}}.items():
-        names[name] = f"{measure}_cls"
+        names[name] = f"{measure}_{pooling_of(records)}"
         names |= {f"{name}_{pooling}": f"{measure}_{pooling}" for pooling in POOLINGS}
     return names | {"knn": ORIGIN_KNN, EPOCH: EPOCH, SEED: SEED}

@@ -91,7 +91,7 @@ def sheet(groups: Sequence[Group], known: KnownRuns, selection: Selection) -> Sh
         *(Column(name, shrinks_to=14 if name == BACKBONE else None) for name in group_columns(selection.runs_by)),
         Column(DONE, "right"),
         Column(known.score.label, "right"),
-        Column(short_of(known.measure), "right"),
+        Column(known.similarity_title, "right"),
         Column(ECE, "right", rank=2),
         Column(KNN_AFTER, "right", rank=1),
     )
@@ -162,7 +162,7 @@ def _beside(figures: Sequence[Line], width: int) -> tuple[Line, ...]:
 def _sort_values(known: KnownRuns) -> Mapping[str, Callable[[Group], Value]]:
     """By the title of each column, what it is sorted by: means, not their text."""
     figures = {
-        known.score.label: known.score.metric, short_of(known.measure): f"{known.measure}_cls", ECE: _ECE,
+        known.score.label: known.score.metric, known.similarity_title: known.similarity, ECE: _ECE,
         KNN_AFTER: ORIGIN_KNN,
     }  # fmt: skip
     return {
@@ -179,7 +179,7 @@ def _mean(metric: str) -> Callable[[Group], Value]:
 
 def _row(group: Group, short: Mapping[str, str], known: KnownRuns, marked_ids: frozenset[str]) -> Row:
     names = [safe(short[name]) if field == BACKBONE else name for field, name in group.names.items()]
-    metrics = known.score.metric, f"{known.measure}_cls", _ECE, ORIGIN_KNN
+    metrics = known.score.metric, known.similarity, _ECE, ORIGIN_KNN
     figures = [_mean_and_sd(group.figures[metric], group.n_done) for metric in metrics]
     return Row(
         group.key,

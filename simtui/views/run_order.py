@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from engine.analysis.estimators import short_of
 from engine.runs.record import State
 from simtui.reader import Snapshot
 from simtui.selection import Selection
@@ -57,7 +56,7 @@ def sort_values(known: KnownRuns) -> Mapping[str, Callable[[Facts], Value]]:
     words = {name: _word(name) for name in (BACKBONE, PARADIGM, DATASET, METHOD)}
     figures = {
         SEED: SEED, EPOCH: EPOCH, known.score.label: known.score.metric,
-        short_of(known.measure): f"{known.measure}_cls", ECE: "test_ece", KNN: ORIGIN_KNN,
+        known.similarity_title: known.similarity, ECE: "test_ece", KNN: ORIGIN_KNN,
     }  # fmt: skip
     return {
         **words,

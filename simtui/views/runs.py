@@ -8,7 +8,8 @@ from pathlib import PurePath
 
 from rich.cells import cell_len
 
-from engine.analysis.estimators import caution, label_of, short_of
+from engine.analysis.estimators import caution, label_of, pooling_of, short_of
+from engine.analysis.imports import head_said
 from engine.analysis.runs import runs_table
 from engine.analysis.score import score_of, scores_of
 from engine.analysis.table import Table
@@ -38,7 +39,7 @@ from simtui.views.parts import (
     line,
     wrapped,
 )  # fmt: skip
-from simtui.views.run_facts import KnownRuns, first_measure
+from simtui.views.run_facts import KnownRuns, first_measure, similarity_title
 from simtui.views.run_order import ECE, KNN, filter_of, sorted_runs
 from simtui.views.sorting import marked
 
@@ -52,7 +53,8 @@ STATES = {
 }
 EXPLANATION = (
     "One row a run. accuracy (AUROC where an image may have several labels) and ECE: on the test images after the last "
-    "finished epoch. Then the study's first similarity measure: CLS token, mean over the blocks of the similarity of "
+    "finished epoch. Then the study's first similarity measure: CLS token (Feat, the mean of the patches or of a map, "
+    "where a backbone has none), mean over the blocks of the similarity of "
     "each block to the same block of the pre-trained model. origin k-NN: accuracy on the origin domain before → after "
     "fine-tuning; sorted by after. In a filter all words must hold: full is in any field, method:full,linear and "
     "-state:failed ask one, acc>0.8 a figure (ece, cka, cka_feat, knn, epoch, seed …)."
@@ -78,7 +80,7 @@ def columns(records: Sequence[RunRecord]) -> tuple[Column, ...]:
         Column("seed", "right"),
         Column("epoch", "right", rank=2),
         Column(score_of(records).label, "right"),
-        Column(short_of(first_measure(records)), "right"),
+        Column(similarity_title(first_measure(records), pooling_of(records)), "right"),
         Column(ECE, "right", rank=3),
         Column(KNN, "right", rank=1),
         Column("state"),
@@ -232,6 +234,8 @@ def detail(snapshot: Snapshot, key: str | None, width: int) -> tuple[Line, ...]:
     if record.reason:
         role = ERROR if record.state is State.FAILED else WARN
         return (head, *wrapped(f"{record.state}: {safe(record.reason)}", width, 2, role))
+    if record.is_imported:
+        return head, _facts(facts), *wrapped(f"accuracy {safe(head_said(record))}", width, 1)
     return head, _facts(facts), _ends(record, width)
 
 
@@ -284,7 +288,7 @@ def _row(record: RunRecord, short: Mapping[str, str], known: KnownRuns) -> Row:
             Span(str(record.spec.seed)),
             Span(f"{max(record.epochs_done, 0)}/{record.spec.epochs}", DIM),
             Span(figure(last.get(known.score.metric)), DIM if is_bare else STRONG),
-            Span(figure(last.get(f"{known.measure}_cls")), figures),
+            Span(figure(last.get(known.similarity)), figures),
             Span(figure(last.get("test_ece")), figures),
             Span(_origin_knn(record), figures),
             Span(f"{mark} {record.state}", GOOD if record.state is State.DONE else role),

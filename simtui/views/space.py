@@ -60,7 +60,7 @@ def space_view(found: Found, selection: Selection, run_id: str | None, is_colorl
         mark.legend([record.spec.method for record in records]),
         _counts(space_counts_table(found.data, selection.options(space.key))),
         _readout(space, cursor),
-        tuple(each for each in (warning, space.left_out) if each),
+        tuple(each for each in (*found.data.partial(space.key, space.layer), warning, space.left_out) if each),
         _summary(space),
         cursor,
     )

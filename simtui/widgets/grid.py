@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from rich.cells import cell_len
 from textual import events
@@ -12,7 +13,7 @@ from textual.message import Message
 from textual.strip import Strip
 
 from simtui.safe_text import fitted
-from simtui.views.parts import ACCENT, DIM, KEY, NORMAL, STRONG, Line, Sheet, Span, fit_columns
+from simtui.views.parts import ACCENT, DIM, KEY, NORMAL, STRONG, Line, Sheet, Span, count, fit_columns
 from simtui.widgets.drawn import Drawn
 
 _MARGIN = 2
@@ -104,6 +105,9 @@ class Grid(Drawn):
         else:
             spans = []
         width = self.size.width
+        if y == 0 and self._n_left_out:
+            said = self._left_out(width)
+            return Strip.join([self.strip_of(spans, width - len(said)), self.strip_of([Span(said, ACCENT)], len(said))])
         if len(self._sheet.rows) <= self.size.height - 1 or y == 0:
             return self.strip_of(spans, width)
         return Strip.join([self.strip_of(spans, width - 1), self.strip_of([self._thumb(y)], 1)])
@@ -151,9 +155,27 @@ class Grid(Drawn):
 
     def _fit(self) -> bool:
         """Chooses the columns for this width; whether they are others than before."""
-        old = (self._gap, self._columns)
-        self._gap, self._columns = fit_columns(self._sheet, self.size.width - self._margin - 1)
+        old, room = (self._gap, self._columns), self.size.width - self._margin - 1
+        self._gap, self._columns = fit_columns(self._sheet, room)
+        if self._n_left_out:  # what says so needs its place beside the titles
+            self._gap, self._columns = fit_columns(self._sheet, room - len(self._left_out(0)) + 1)
         return (self._gap, self._columns) != old
+
+    @property
+    def _used(self) -> int:
+        return self._margin + sum(width for _, width in self._columns) + self._gap * (len(self._columns) - 1)
+
+    @property
+    def _n_left_out(self) -> int:
+        """How many columns have no room, or only some of it."""
+        ends = accumulate((width + self._gap for _, width in self._columns), initial=self._margin - self._gap)
+        n_whole = sum(end <= self.size.width for end in list(ends)[1:])
+        return max(len(self._sheet.columns) - n_whole, 0) if self.size.width else 0
+
+    def _left_out(self, width: int) -> str:
+        """How many columns are missing, in as many words as have room at the end of the titles."""
+        said = f"  +{count(self._n_left_out, 'column')}"
+        return said if self._used + len(said) <= width else f" +{self._n_left_out}"
 
     def _scroll_to_cursor(self) -> bool:
         room, old = max(self.size.height - 1, 1), self._top

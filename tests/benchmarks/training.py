@@ -26,12 +26,14 @@ from safetensors.torch import save_file
 from engine.activations.extract import extract
 from engine.activations.store import ActivationStore
 from engine.backbones.torchvision_guard import guard
+from engine.finetune import ledger, measuring
 from engine.finetune import run as run_module
 from engine.finetune.augment import CROP_AREA, CROP_RATIO
+from engine.finetune.bench import Bench
 from engine.finetune.checkpoints import Checkpoints
 from engine.finetune.learner import ImageLearner
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import Bench, execute_run
+from engine.finetune.run import execute_run
 from engine.jobs.launch import make_study_folder
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.jobs.prepare import Preparation
@@ -56,10 +58,10 @@ _SIMILARITY, _WRITING = "similarity to the pre-trained model", "writing"
 _TIMED = (
     (run_module._Run, "_train", "training"),
     (ImageLearner, "observe", _EVALUATION),
-    (run_module._Run, "_similarity", _SIMILARITY),
-    (run_module._Run, "_quality", "metrics"),
-    (run_module, "layer_metrics", "metrics"),
-    (run_module, "write_results", _WRITING),
+    (measuring.Meter, "_similarity", _SIMILARITY),
+    (measuring.Meter, "_quality", "metrics"),
+    (measuring, "layer_metrics", "metrics"),
+    (ledger, "write_results", _WRITING),
     (run_module._Run, "_keep", _WRITING),
     (Checkpoints, "save_resume_point", _WRITING),
 )
@@ -125,7 +127,7 @@ def _study(options: argparse.Namespace, work: Path) -> Study:
     return Study(
         StudySection("training", keep="none"),
         DataSection(path=str(root)),
-        (BackboneSection(f"timm:{options.model}", weights=str(weights)),),
+        (BackboneSection(f"timm:{options.model}", weights=str(weights), input_size=options.size),),
         probe=ProbeSection(n=options.probe),
         finetune=FinetuneSection(
             ("full",), seeds=1, epochs=options.rounds + 1, batch_size=options.batch, precision=options.precision
@@ -154,7 +156,8 @@ def _timm_epoch(bench: Bench, size: int, options: argparse.Namespace) -> Callabl
     from timm.scheduler import CosineLRScheduler
 
     device, n_classes = bench.device, bench.inputs.n_classes
-    model = timm.create_model(options.model, num_classes=n_classes).to(device)
+    other_size = {} if options.size is None else {"img_size": size}
+    model = timm.create_model(options.model, num_classes=n_classes, **other_size).to(device)
     optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-4, weight_decay=0.05)
     train, *others = (_timm_loader(bench, size, options, split) for split in ("train", "val", "test"))
     schedule = CosineLRScheduler(optimizer, t_initial=len(train) * (options.rounds + 1), t_in_epochs=False)
@@ -251,6 +254,7 @@ def main() -> None:
     """Reads the options; everything is made in a folder of its own, and removed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_tiny_patch16_224.augreg_in21k", help="of timm, by its pre-trained name")
+    parser.add_argument("--size", type=int, help="side of the images in pixels, instead of the model's own")
     parser.add_argument("--n", type=int, default=640, help="images, of which 70 %% train")
     parser.add_argument("--probe", type=int, default=2048, help="test images that are compared, at most")
     parser.add_argument("--batch", type=int, default=64)

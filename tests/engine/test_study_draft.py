@@ -55,6 +55,7 @@ def test_the_defaults_in_the_comments_are_those_of_the_loader(tmp_path: Path) ->
         rates = {name: METHODS[name].learning_rate for name in methods if name != "wise_ft"}
         assert study.finetune.learning_rate == rates
         assert replace(study, finetune=replace(study.finetune, learning_rate={})) == given
+        assert "\n[executor]\n" in text and study.executor == given.executor
         assert all(f"[method.{name}]" in text for name in methods if METHODS[name].settings)
     assert rates["full"] == 1e-4 and rates["linear"] == 1e-2 and rates["scratch"] == 5e-4
 

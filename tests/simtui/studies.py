@@ -75,6 +75,27 @@ def write_run(
     return record
 
 
+CNN = "timm:resnet10t.c3_in1k"
+
+
+def write_mixed_study(path: Path, seeds: int = 3, epochs: int = 4) -> Path:
+    """A study of a ViT and of a CNN, which has other layers, fewer of them, and no CLS token."""
+    study = study_of(("bundled:supervised", CNN), seeds, epochs, name="mixed")
+    write_study(path, study)
+    for spec in run_specs(study):
+        if spec.backbone.name != CNN:
+            continue
+        made = made_results(spec, 4, epochs + 1)
+        similarity = {key: maps for key, maps in made.similarity.items() if key.pooling == "feat"}
+        stages = tuple(f"layer{i + 1}" for i in range(4))
+        results = replace(made, layers=stages, similarity=similarity)
+        base = made_record(spec, results, epochs, 4)
+        provenance = replace(base.provenance, layers=stages, poolings=("feat",), layer_kind="stages")
+        write_results(path / "runs" / spec.run_id, results)
+        write_record(path / "runs" / spec.run_id, replace(base, provenance=provenance))
+    return path
+
+
 def similarity(method: str, seed: int, epoch: int, i: int, j: int, n_layers: int = 6) -> float:
     """What the test studies hold, in closed form."""
     near = math.exp(-abs(i - j) / (0.45 * n_layers))

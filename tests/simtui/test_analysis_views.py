@@ -36,6 +36,31 @@ def _table(path: Path, name: str, options: TableOptions) -> list[dict[str, objec
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]
 
 
+@pytest.mark.parametrize(("view", "key", "width"), [("5", "t", 60), ("5", "t", 80), ("4", "t", 60)])
+async def test_a_table_says_how_many_columns_have_no_room(study: Path, view: str, key: str, width: int) -> None:
+    async with opened(study, view=view, size=(width, 24)) as pilot:
+        await press(pilot, key)
+        grid = view_of(pilot).query_one(Grid)
+        titles, sheet = grid.render_line(0).text, grid._sheet
+        shown = [column.title for column in sheet.columns if f" {column.title} " in f"{titles} "]
+        assert len(shown) < len(sheet.columns) and f" +{len(sheet.columns) - len(shown)}" in titles[-12:]
+        await pilot.resize_terminal(140, 24)
+        await press(pilot)
+        assert " +" not in grid.render_line(0).text
+
+
+async def test_views_of_all_runs_say_that_the_filter_of_runs_does_not_apply(study: Path) -> None:
+    async with opened(study) as pilot:
+        await press(pilot, "slash", *"full", "enter")
+        for view in "34567":
+            await press(pilot, view)
+            assert "Of all runs, unfiltered." in text_of(pilot, "summary"), view
+        await press(pilot, "1", "escape")
+        for view in "34567":
+            await press(pilot, view)
+            assert "unfiltered" not in text_of(pilot, "summary")
+
+
 class TestSpace:
     async def test_thresholds_move_and_the_counts_follow(self, study: Path) -> None:
         async with opened(study, view="4") as pilot:

@@ -435,6 +435,19 @@ async def test_several_studies_are_turned_through(study: Path, small_study: Path
         await until(pilot, lambda: "epoch 4 of 4" in text_of(pilot, "epochs"))
 
 
+@pytest.mark.parametrize("width", [80, 100, 110, 120, 130, 140, 160])
+async def test_the_tabs_give_way_before_the_name_of_the_study_does(tmp_path: Path, width: int) -> None:
+    made = study_of()
+    for name in ("skin-lesions-2018", "of-a-name-that-is-as-long-as-names-get"):
+        path = write_study(tmp_path / name, replace(made, study=replace(made.study, name=name)))
+        async with opened(path, path, size=(width, 24)) as pilot:
+            tabs = text_of(pilot, "tabs").rstrip()
+            assert tabs.endswith("(1/2) · synthetic")
+            head, _, tail = tabs.removesuffix(" (1/2) · synthetic").rpartition(" ")[2].partition("…")
+            assert name.startswith(head) and name.endswith(tail)
+            assert (head == name) or (len(name) > 24 <= len(f"{head}…{tail}"))
+
+
 async def test_the_only_study_has_no_next(study: Path) -> None:
     async with opened(study) as pilot:
         await press(pilot, "w")

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ import pytest
 from engine.errors import MachineError
 from engine.files import sha256_file
 from engine.jobs.compare import ComparisonRequest, parse_checkpoint
-from engine.runs.record import Provenance, Reference, RunRecord, State, write_record
+from engine.runs.record import Provenance, Reference, RunRecord, State, read_record, write_record
 from engine.runs.results import Results, SimilarityKey, write_results
 from engine.study import BackboneSection, FinetuneSection, MeasureSection, RunSpec
 from simtui import comparing
@@ -190,9 +191,18 @@ class TestApp:
     async def test_of_the_same_layers_the_diagonal_is_read(self, tmp_path: Path) -> None:
         async with opened(made_comparison(tmp_path / "s", is_same=True), size=(120, 40), view="2") as pilot:
             assert "no diagonal" not in text_of(pilot, "summary")
-            assert "each block against itself" in text_of(pilot, "side")
+            assert "same-named layers of A and B" in text_of(pilot, "side")
             await press(pilot, "y")
-            assert "itself" not in text_of(pilot, "side").replace("each block against itself", "")
+            assert "itself" not in text_of(pilot, "side")
+
+    async def test_what_the_images_lack_stands_above_the_map(self, tmp_path: Path) -> None:
+        path = made_comparison(tmp_path / "s")
+        record = read_record(path / "runs" / "one")
+        notes = "taken as they lie, without labels: no", "left out: 4 of 28 images, which cannot be used; first a"
+        write_record(path / "runs" / "one", record.with_(provenance=replace(record.provenance, notes=notes)))
+        async with opened(path, view="2") as pilot:
+            said = " ".join(text_of(pilot, "warning").split())
+            assert f"! {notes[0]}" in said and f"! {notes[1]}" in said
 
     async def test_views_that_need_training_say_so(self, tmp_path: Path) -> None:
         async with opened(made_comparison(tmp_path / "s")) as pilot:

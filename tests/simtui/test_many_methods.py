@@ -117,3 +117,12 @@ async def test_curves_that_have_no_room_in_the_legend_are_counted(
         assert marks_[:8] == ["━━"] * 8
         if is_whole:
             assert marks_[:9] == ["━━"] * 9 and marks_[9:14] == ["j", "k", "l", "m", "n"]
+
+
+async def test_the_table_of_differences_says_which_groups_are_pairs(tmp_path: Path) -> None:
+    path = write_study(tmp_path / "s", study_of(("bundled:supervised",), 6, 2, methods=("full", "linear", "wise_ft")))
+    async with opened(path, size=(120, 40), view="5") as pilot:
+        await press(pilot, "t")
+        rows = [text for text in written(pilot).splitlines() if "−" in text]
+        assert all(("6 pairs" in text) == ("full − wise_ft" in text) for text in rows) and len(rows) == 6
+        assert not any("[–" in text for text in rows)

@@ -321,6 +321,21 @@ def test_a_run_whose_record_alone_says_that_it_is_done_counts_as_done(small_stud
     assert len(now.value.data.done) == len(before.value.data.done) + 1
 
 
+def test_of_a_large_study_only_the_first_runs_are_read_ahead(
+    small_study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("simtui.reader.AHEAD_RUNS", 2)
+    study = _StudyReader(small_study)
+    snapshot = study.poll()
+    assert snapshot is not None and len(snapshot.records) > 2 and study._data is not None
+    question = StudyQuestion("space", TableOptions())
+    list(study.ahead([question, RunQuestion(snapshot.records[0].run_id)]))
+    assert len(study._data._held) == 2 and not study._found and len(study._cache._held) == 1
+    assert not list(study.ahead([question, RunQuestion(snapshot.records[0].run_id)]))
+    (answer,) = study.answers([question])  # asked for, all of them are looked at
+    assert isinstance(answer.value, Found) and len(answer.value.data.runs) == len(snapshot.records)
+
+
 def test_working_ahead_stops_for_a_wish(small_study: Path) -> None:
     reader = Reader([small_study], lambda _: None)
     study = _StudyReader(small_study)

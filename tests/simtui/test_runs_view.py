@@ -237,6 +237,14 @@ class TestMeans:
             await press(pilot, "b", "b")
             assert len(_rows(pilot)) == 12
 
+    async def test_the_footer_says_what_enter_does_as_the_details_do(self, study: Path) -> None:
+        async with opened(study) as pilot:
+            assert "enter map" in text_of(pilot, "footer")
+            await press(pilot, "b")
+            assert "enter shows them" in text_of(pilot, "detail") and "enter its runs" in text_of(pilot, "footer")
+            await press(pilot, "enter")
+            assert "enter map" in text_of(pilot, "footer")
+
     async def test_means_are_of_what_the_filter_leaves_and_sort(self, study: Path) -> None:
         async with opened(study, size=(120, 40)) as pilot:
             await press(pilot, "slash", *"seed:1", "enter", "b", "b", "b", "o", "o", "o", "r")

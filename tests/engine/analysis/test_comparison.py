@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import pytest
-from scipy.stats import mannwhitneyu, ttest_ind
+from scipy.stats import mannwhitneyu, ttest_ind, ttest_rel, wilcoxon
 
 from engine.analysis.comparison import (
     EXACT_UP_TO,
+    PAIRED_NOTE,
+    UNPAIRED_NOTE,
     Comparison,
     cliffs_delta,
     compare,
+    compare_pairs,
     comparison_table,
     effect_of,
     holm,
     mann_whitney,
+    paired_interval,
+    signed_rank,
     welch_interval,
 )
 from engine.analysis.options import BY, TableOptions
@@ -42,6 +47,111 @@ def _p_of_every_order(a: np.ndarray, b: np.ndarray) -> float:
         us.append(float((np.sign(x[:, None] - y).sum() + x.size * y.size) / 2))
     seen = us[0]
     return min(1.0, 2 * min(np.mean(np.array(us) <= seen), np.mean(np.array(us) >= seen)))
+
+
+def _p_of_every_sign(differences: np.ndarray) -> float:
+    """Two-sided p of W by listing every way to give the differences a sign; ranks counted one by one."""
+    kept = differences[differences != 0]
+    sizes = np.abs(kept)
+    ranks = np.array([np.sum(sizes < each) + (np.sum(sizes == each) + 1) / 2 for each in sizes])
+    ws = np.array([ranks[np.array(signs)].sum() for signs in product((True, False), repeat=len(kept))])
+    seen = ranks[kept > 0].sum()
+    return float(min(1.0, 2 * min(np.mean(ws <= seen), np.mean(ws >= seen))))
+
+
+class TestSignedRank:
+    @pytest.mark.parametrize("n", [2, 5, 12, 30, EXACT_UP_TO])
+    def test_without_ties_it_is_exact_as_scipy_is(self, n: int) -> None:
+        rng = np.random.default_rng(n)
+        for shift in (0.0, 0.3, 2.0):
+            differences = rng.normal(size=n) + shift
+            w, p, is_exact = signed_rank(differences)
+            expected = wilcoxon(differences, method="exact")
+            assert is_exact and p == pytest.approx(expected.pvalue, rel=1e-9)
+            assert min(w, n * (n + 1) / 2 - w) == expected.statistic
+
+    @pytest.mark.parametrize("n", [2, 4, 7, 10])
+    def test_with_ties_and_zeros_it_is_that_of_every_sign(self, n: int) -> None:
+        rng = np.random.default_rng(n)
+        for _ in range(20):
+            differences = np.append(rng.integers(-3, 4, n) / 4, 0.25)
+            _, p, is_exact = signed_rank(differences)
+            assert is_exact and p == pytest.approx(_p_of_every_sign(differences), rel=1e-12)
+
+    def test_many_pairs_are_asymptotic_with_ties_corrected(self) -> None:
+        differences = np.random.default_rng(0).integers(-3, 6, 90) / 8
+        differences = differences[differences != 0]
+        assert len(differences) > EXACT_UP_TO
+        expected = wilcoxon(differences, method="asymptotic", correction=True)
+        _, p, is_exact = signed_rank(differences)
+        assert not is_exact and p == pytest.approx(expected.pvalue, rel=1e-9)
+
+    def test_without_a_difference_p_is_one_and_noise_is_none(self) -> None:
+        assert signed_rank(np.zeros(5)) == (0.0, 1.0, True)
+        assert signed_rank(np.full(5, 6e-8)) == (0.0, 1.0, True)
+
+    def test_the_sides_can_be_swapped(self) -> None:
+        differences = np.array([0.25, 0.5, -0.125, 0.75])
+        assert signed_rank(differences) == (9.0, pytest.approx(0.25), True)
+        assert signed_rank(-differences) == (1.0, pytest.approx(0.25), True)
+
+
+class TestPairs:
+    def test_the_interval_is_that_of_students_t(self) -> None:
+        a, b = np.random.default_rng(1).normal(size=(2, 9))
+        expected = ttest_rel(a, b).confidence_interval(0.95)
+        assert paired_interval(a - b) == pytest.approx((expected.low, expected.high))
+        assert paired_interval(np.full(3, 0.5)) == (0.5, 0.5)
+
+    def test_a_pair_without_a_value_is_left_out(self) -> None:
+        found = compare_pairs(np.array([0.5, math.nan, 1.0, 0.5]), np.array([0.25, 0.25, 0.5, 0.25]))
+        assert (found.n_a, found.n_pairs, found.w, found.u, found.delta_interval) == (3, 3, 6.0, None, None)
+        assert compare_pairs(np.array([0.5]), np.array([0.25])).p is None
+        assert compare_pairs(np.array([math.nan]), np.array([0.25])).difference is None
+
+    def _data(self, *methods: str, n: int = 6, lacks: str = "") -> StudyData:
+        """Seeds differ by far more than methods do; the order of the runs is another for each method."""
+        runs = [
+            made_run(f"{method}{seed}", 0.5, (seed + 1) / 16 + i / 64, method=method, seed=seed)
+            for i, method in enumerate(methods)
+            for seed in (range(n) if i % 2 else reversed(range(n)))
+        ]
+        return study(*(run for run in runs if run.record.run_id != lacks))
+
+    @pytest.mark.parametrize("other", ["wise_ft", "wise_ft:0.25", "ema"])
+    def test_groups_of_one_training_are_compared_seed_by_seed(self, other: str) -> None:
+        table = comparison_table(self._data("full", other), TableOptions())
+        row = dict(zip(table.columns, table.rows[1], strict=True))
+        assert (row["mean_difference"], row["mean_difference_low"]) == (-1 / 64, pytest.approx(-1 / 64, abs=1e-6))
+        assert (row["p"], row["p_test"], row["n_pairs"]) == (pytest.approx(2 / 2**6), "exact, paired", 6)
+        assert (row["wilcoxon_w"], row["mann_whitney_u"], row["cliffs_delta_low"]) == (0.0, None, None)
+        assert PAIRED_NOTE in table.notes and UNPAIRED_NOTE not in table.notes
+        assert any("p cannot be below 0.0312 with 6 pairs" in note for note in table.notes)
+
+    def test_mixtures_of_one_training_are_pairs_too_and_other_methods_are_not(self) -> None:
+        table = comparison_table(self._data("wise_ft", "wise_ft:0.25", "full", "l2_sp"), TableOptions())
+        pairs = {(row[1], row[2]): row[table.columns.index("n_pairs")] for row in table.rows}
+        assert {names for names, n in pairs.items() if n == 6} == {
+            ("wise_ft", "wise_ft:0.25"), ("wise_ft", "full"), ("wise_ft:0.25", "full"),
+        }  # fmt: skip
+        assert [n for names, n in pairs.items() if "l2_sp" in names] == [None] * 3
+
+    @pytest.mark.parametrize("lacks", ["full3", "wise_ft3"])
+    def test_where_a_partner_is_missing_it_is_said(self, lacks: str) -> None:
+        table = comparison_table(self._data("full", "wise_ft", lacks=lacks), TableOptions())
+        assert set(table.column("n_pairs")) == {None} and set(table.column("p_test")) == {"exact"}
+        assert UNPAIRED_NOTE in table.notes and PAIRED_NOTE not in table.notes
+
+    def test_pairs_are_of_one_backbone(self) -> None:
+        runs = [
+            made_run(f"{backbone}{method}{seed}", 0.5, 0.25 + seed / 16 + shift, method=method, seed=seed,
+                     backbone=f"bundled:{backbone}")
+            for backbone, shift in (("supervised", 0.0), ("image-text", 0.25))
+            for method in ("full", "wise_ft")
+            for seed in range(3)
+        ]  # fmt: skip
+        table = comparison_table(study(*runs), TableOptions(by="method"))
+        assert table.column("n_pairs") == (6, 6) and table.column("mean_difference")[1] == 0.0
 
 
 class TestMannWhitney:
@@ -220,7 +330,7 @@ class TestTable:
         assert table.name == "comparison" and table.columns == (
             "backbone", "method_a", "method_b", "quantity", "layer", "n_a", "n_b", "median_a", "median_b",
             "mean_difference", "mean_difference_low", "mean_difference_high", "cliffs_delta", "cliffs_delta_low",
-            "cliffs_delta_high", "effect", "mann_whitney_u", "p", "p_test", "p_holm",
+            "cliffs_delta_high", "effect", "mann_whitney_u", "p", "p_test", "p_holm", "n_pairs", "wilcoxon_w",
         )  # fmt: skip
         assert [row[:7] for row in table.rows] == [
             ("bundled:supervised", "full", "linear", COLUMN, "mean of layers", 3, 3),
@@ -235,9 +345,10 @@ class TestTable:
         assert table.rows[0][7:] == (
             0.5625, 1.0, -0.4375, pytest.approx(-0.4375 - half), pytest.approx(-0.4375 + half),
             -1.0, -1.0, pytest.approx(-nearest), "large", 0.0, pytest.approx(0.1), "exact", pytest.approx(0.2),
+            None, None,
         )  # fmt: skip
         assert table.rows[1][12] == 1.0 and table.rows[1][16:18] == (9.0, pytest.approx(0.1))
-        assert table.rows[2][7:] == (0.5625, 0.25, 0.3125, *(None,) * 10)
+        assert table.rows[2][7:] == (0.5625, 0.25, 0.3125, *(None,) * 12)
 
     @pytest.mark.parametrize(("by", "pair", "sizes"), [
         ("backbone", ("bundled:supervised", "bundled:image-text"), (7, 2)),

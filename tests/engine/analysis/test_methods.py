@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from engine.analysis.comparison import MIXED_NOTE, comparison_table
+from engine.analysis.comparison import PAIRED_NOTE, comparison_table
 from engine.analysis.distribution import distribution_table
 from engine.analysis.forgetting import NO_ORIGIN, SCRATCH, forgetting_table
 from engine.analysis.options import TableOptions
@@ -81,7 +81,10 @@ def test_its_figures_are_those_of_the_tables_of_each_quantity() -> None:
                 assert row[f"{quantity}_difference"] == pytest.approx(-float(pair["mean_difference"] or 0))
                 assert row[f"{quantity}_difference_low"] == pytest.approx(-float(pair["mean_difference_high"] or 0))
                 assert row[f"{quantity}_delta"] == pytest.approx(-float(pair["cliffs_delta"] or 0))
-                assert row[f"{quantity}_delta_low"] == pytest.approx(-float(pair["cliffs_delta_high"] or 0))
+                if method.startswith("wise_ft"):  # made from full: in pairs, without an interval of delta
+                    assert (pair["n_pairs"], pair["cliffs_delta_high"], row[f"{quantity}_delta_low"]) == (4, None, None)
+                else:
+                    assert row[f"{quantity}_delta_low"] == pytest.approx(-float(pair["cliffs_delta_high"] or 0))
                 assert row[f"{quantity}_effect"] == pair["effect"]
             drop = row_of(forgetting, **names)
             assert row["origin_knn_drop_mean"] == pytest.approx(drop["drop_mean"])
@@ -91,7 +94,7 @@ def test_its_figures_are_those_of_the_tables_of_each_quantity() -> None:
             assert all(row[name] == inside[name] for name in ("share_inside", "share_inside_low"))
     assert row_of(table, backbone="bundled:supervised", method="lora")["origin_knn_drop_delta"] == -1.0
     assert {row_of(table, backbone="bundled:supervised", method=name)["n_inside"] for name in METHODS} > {0}
-    assert MIXED_NOTE in table.notes and MIXED_NOTE in comparison.notes
+    assert PAIRED_NOTE in table.notes and PAIRED_NOTE in comparison.notes
     for text in (to_csv(table), to_markdown(table), to_latex(table)):
         assert "wise" in text and "nan" not in text
 
@@ -104,7 +107,7 @@ def test_what_is_not_there_has_no_figure_and_is_said() -> None:
     assert row["n_runs"] == 1 and row["test_accuracy_sd"] is None
     assert row["test_accuracy_difference"] is None  # there is no full
     assert row["origin_knn_drop_mean"] is None
-    assert NO_ORIGIN in table.notes and SCRATCH in table.notes and MIXED_NOTE not in table.notes
+    assert NO_ORIGIN in table.notes and SCRATCH in table.notes and PAIRED_NOTE not in table.notes
     assert any("1 of 3 runs, which have not come to their last epoch" in note for note in table.notes)
     assert data_table(study(), "methods", TableOptions()).rows == ()
 

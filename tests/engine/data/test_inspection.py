@@ -114,5 +114,23 @@ def test_an_origin_set_needs_no_splits_but_enough_images(tmp_path: Path) -> None
     found = inspect_dataset(root, DataOptions(), is_origin=True)
     assert found.n_of_split == {"test": 25} and found.is_usable
     few = make_folder_dataset(tmp_path / "few", {"a": 4, "b": 4})
-    with pytest.raises(DataError, match="8 images; k-NN with k = 20 needs 21"):
-        inspect_dataset(few, DataOptions(), is_origin=True)
+    found = inspect_dataset(few, DataOptions(), is_origin=True)
+    assert found.problems[0].text == "8 images; k-NN with k = 20 needs 21" and not found.is_usable
+
+
+def test_all_that_stops_a_study_is_listed_at_once(tmp_path: Path) -> None:
+    """Two classes of one image, an image of 16 bits, one that is none; reading for a study stops at the first."""
+    root = make_folder_dataset(tmp_path, {"a": 40, "b": 40, "c": 1, "d": 1})
+    Image.fromarray((noise(1).astype(np.uint16) * 200)[..., 0]).save(root / "b" / "deep.png")
+    write_lines(root / "a" / "text.jpg", ["no image"])
+    found = inspected(root)
+    stops = [each.text for each in found.problems if each.severity == "stops"]
+    assert [text for text in stops if "split needs 2" in text] == [
+        f'"{name}" has 1 image; a split needs 2' for name in "cd"
+    ]
+    assert any("16-bit" in text for text in stops) and not found.is_usable
+    assert all(each.fix for each in found.problems if each.severity == "stops")
+    assert any(each.severity == "skipped" and each.files == ("a/text.jpg",) for each in found.problems)
+    assert any(each.text.startswith("few images for training") for each in found.problems)
+    with pytest.raises(DataError, match='"c" has 1 image; a split needs 2'):
+        read_dataset(root)

@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 
 from engine.activations.store import ActivationStore
 from engine.backbones.backbone import Backbone
+from engine.finetune.bench import Bench
 from engine.finetune.reference import load_reference_backbone
-from engine.finetune.run import Bench, execute_run
+from engine.finetune.run import execute_run
 from engine.jobs.plan import PLAN_FILE, read_plan
 from engine.jobs.prepare import Preparation
 from engine.runs.record import RunRecord, Session, read_record, write_record

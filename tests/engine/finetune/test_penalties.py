@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from engine.backbones import load_backbone
 from engine.errors import MachineError, StudyError
+from engine.finetune.checkpoints import optimiser_tensors
 from engine.finetune.classifier import Classifier
 from engine.finetune.methods import METHODS
 from engine.finetune.optimiser import Depths, parameter_groups
@@ -72,6 +73,23 @@ def test_every_module_of_the_table_makes_something_and_names_its_source(name: st
     assert callable(module.make)
     assert module.__doc__ is not None and module.__doc__.startswith(f"`{name}`")
     assert "Source: " in module.__doc__ or "arXiv" in module.__doc__
+
+
+@pytest.mark.parametrize(
+    "method", [name for name, each in METHODS.items() if each.trains_backbone and not each.needs and name != "lora"]
+)
+def test_a_state_to_resume_from_is_as_large_as_the_table_says(method: str) -> None:
+    recipe, model = made(method)
+    recipe.begin(4)
+    one = sum(value.numel() for value in model.state_dict().values())
+    adamw = torch.optim.AdamW([each for each in model.parameters() if each.requires_grad])
+    logits, _ = recipe.forward(images())
+    logits.sum().backward()  # type: ignore[no-untyped-call]
+    adamw.step()
+    kept = (model.state_dict(), recipe.state(), optimiser_tensors(adamw))
+    assert sum(value.numel() for part in kept for value in part.values()) / one == pytest.approx(
+        METHODS[method].resume, rel=0.01
+    )
 
 
 @pytest.mark.parametrize("method", ["feature_distillation", "cka_penalty", "covariance_alignment"])

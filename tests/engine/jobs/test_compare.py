@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from engine.activations.extract import centre_crop, normalised
+from engine.analysis.heatmap import heatmap_table
 from engine.analysis.options import TableOptions
 from engine.analysis.study_data import read_study
 from engine.analysis.tables import table_of
@@ -76,6 +78,13 @@ def maps_of(folder: StudyFolder) -> tuple[RunRecord, dict[SimilarityKey, np.ndar
     results = folder.results(record.run_id)
     assert results.n_epochs == 1
     return record, {key: values[0] for key, values in results.similarity.items()}
+
+
+def notes_of(folder: StudyFolder) -> tuple[str, ...]:
+    """What is printed below the figures and beside an exported table."""
+    (record,) = folder.listing().records
+    results = folder.results(record.run_id)
+    return heatmap_table(record, results, next(iter(results.similarity)), 0).notes
 
 
 def plain_cka(x: np.ndarray, y: np.ndarray) -> float:
@@ -318,6 +327,24 @@ def test_what_may_be_left_out_is_part_of_the_question(files: Path, tmp_path: Pat
     folder = done(replace(strict, reading=DataOptions(max_skipped=0.5)))
     (record,) = folder.listing().records
     assert record.provenance.n_probe == 24 and known_comparison(strict) is None
+    (note,) = record.provenance.notes
+    assert re.fullmatch(r"left out: 4 of 28 images, which cannot be used; first .*bad\d\.png: .*", note)
+    assert note in notes_of(folder)
+
+
+def test_images_that_cannot_be_read_and_those_that_cannot_be_decoded_are_counted_together(
+    files: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(files / "images", tmp_path / "some")
+    folder = next(iter((tmp_path / "some").iterdir()))
+    for i in range(2):
+        (folder / f"bad{i}.png").write_bytes(b"no picture")
+        (folder / f"gone{i}.png").symlink_to(folder / "nowhere.png")
+    request = asked(files, "vit", "vit", images=tmp_path / "some", n=28)
+    with pytest.raises(DataError, match=r"4 of 28 images cannot be used \(limit 10%\)"):
+        done(replace(request, reading=DataOptions(max_skipped=0.1)))
+    (record,) = done(replace(request, reading=DataOptions(max_skipped=0.15))).listing().records
+    assert record.provenance.notes[0].startswith("left out: 4 of 28 images")
 
 
 def test_images_need_no_labels(files: Path, tmp_path: Path) -> None:
@@ -329,7 +356,10 @@ def test_images_need_no_labels(files: Path, tmp_path: Path) -> None:
     assert (manifest.layout, len(manifest.items), manifest.classes) == ("images", 24, ("image",))
     assert manifest.warnings[0].startswith("taken as they lie, without labels: ")
     labelled = maps_of(done(asked(files, "vit", "resnet", n=24)))[1]
-    heap = maps_of(done(asked(files, "vit", "resnet", n=24, images=tmp_path / "heap")))[1]
+    folder = done(asked(files, "vit", "resnet", n=24, images=tmp_path / "heap"))
+    record, heap = maps_of(folder)
+    assert record.provenance.notes == manifest.warnings
+    assert manifest.warnings[0] in notes_of(folder)
     for key, values in labelled.items():
         np.testing.assert_allclose(heap[key], values, atol=1e-6)
 

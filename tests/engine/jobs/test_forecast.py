@@ -69,6 +69,14 @@ def test_checkpoints_are_those_that_the_study_keeps(tmp_path: Path) -> None:
     assert found.passing.amount == 0  # linear: nothing large to resume from
 
 
+def test_the_states_to_resume_from_are_those_of_the_method(tmp_path: Path) -> None:
+    """Three of a worker, each the weights and two moments; of ema its average too, of lora little but the weights."""
+    model = 4 * FACTS[VIT].n_parameters
+    for methods, n_sizes in ((("full",), 3), (("ema",), 4), (("full", "ema"), 4), (("lora", "linear"), 1.1)):
+        found = forecast(study_of(tmp_path, VIT, methods=methods), IMAGES, FACTS, {VIT: SPEED})
+        assert found.passing.amount == pytest.approx(3 * n_sizes * model * SPEED.n_workers)
+
+
 def test_activations_are_those_of_the_probe_images(tmp_path: Path) -> None:
     study = study_of(tmp_path, VIT, methods=("full",), seeds=2)
     found = forecast(study, replace(IMAGES, n_test=4000), FACTS, {})

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from engine.cleaning import refuse_running
-from engine.errors import LockedError
+from engine.errors import LockedError, MachineError
 from engine.jobs.launch import detach_study, make_study_folder, start_study, stop_study, survives_as_service
 from engine.jobs.progress import study_progress
 from engine.jobs.scheduler import queue_runs
@@ -43,6 +43,19 @@ def _wait(folder: StudyFolder) -> None:
     while folder.running_by() is not None or study_progress(folder).stage != "finished":
         assert time.monotonic() < end_s, folder.log_path.read_text()
         time.sleep(0.1)
+
+
+def test_a_method_without_its_package_is_refused_before_anything_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    made = load_study(write_study(tmp_path, methods=["linear", "lora"]))
+    folder = make_study_folder(made, tmp_path / "out")
+    for start in (start_study, detach_study):
+        with pytest.raises(MachineError, match=r'lora: needs peft, .*\n  fix: pip install "simtui\[lora\]"') as caught:
+            start(folder)
+        assert caught.value.exit_code == 4
+    assert not folder.log_path.exists() and folder.running_by() is None
 
 
 def test_systemd_is_used_where_services_outlive_the_login(

@@ -12,7 +12,16 @@ import pytest
 from engine.files import write_hint
 from engine.runs import catalog as catalog_module
 from engine.runs.catalog import CATALOG_FILE, Catalog
-from engine.runs.record import Provenance, Reference, RunRecord, Session, State, read_record, write_record
+from engine.runs.record import (
+    ImportedCheckpoint,
+    Provenance,
+    Reference,
+    RunRecord,
+    Session,
+    State,
+    read_record,
+    write_record,
+)
 from engine.runs.study_folder import StudyFolder
 from engine.sealed import sealed_comment
 from engine.study import freeze_study, load_study, run_specs
@@ -37,6 +46,7 @@ def study(tmp_path: Path) -> StudyFolder:
             (replace(SESSION, seconds=float(i)), replace(SESSION, first_epoch=3, device="cpu")),
             Provenance(paradigm="supervised", n_test=i % 2, layers=("blocks.0",)),
             Reference("A", "bundled:supervised", layers=("blocks.0",)) if i % 3 else None,
+            {"5": ImportedCheckpoint(f"{i:064x}", ((i, 7),), i % 2 == 0, "assumed", ("bf16",))} if i % 2 else {},
         )  # fmt: skip
         write_record(folder.run_path(spec.run_id), record)
     return folder

@@ -58,6 +58,11 @@ def _texts(text: str, width: int, max_lines: int) -> list[str]:
     return ["".join(span.text for span in line) for line in wrapped(text, width, max_lines)]
 
 
+def test_the_mark_of_what_is_missing_has_its_place_in_the_width() -> None:
+    assert _texts("aaaa bbbb cccc dddd", 9, 1) == ["aaaa …"]
+    assert _texts("aaaa bbb cccc dddd", 10, 1) == ["aaaa bbb …"]
+
+
 def test_a_sentence_is_wrapped_between_words() -> None:
     assert _texts("one two three four", 9, 3) == ["one two", "three", "four"]
     assert _texts("", 9, 3) == [""]
