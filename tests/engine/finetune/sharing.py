@@ -1,4 +1,4 @@
-"""Trains a few models for two epochs in float64, alone or as one of several processes, and says what came out.
+"""Trains a few models for two epochs, alone or as one of several processes, and says what came out.
 
 `python -m tests.engine.finetune.sharing RANK SIZE FOLDER OUT CASE …`: they meet in FOLDER; the first writes OUT.
 """
@@ -15,14 +15,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from engine.backbones import load_backbone
+from engine.backbones import initialise, load_backbone
 from engine.backbones.backbone import Backbone
 from engine.backbones.names import parse_name
 from engine.backbones.timm_family import without_weights as timm
 from engine.finetune.classifier import Classifier
 from engine.finetune.learner import _depths, _ImageBatches
+from engine.finetune.methods import method_of
 from engine.finetune.objective import Objective
 from engine.finetune.recipes import make_recipe
+from engine.finetune.recipes.recipe import Recipe
 from engine.finetune.team import ALONE, Share, Team, join
 from engine.finetune.trainer import Trainer, draw_head
 from engine.study import BackboneSection, DataSection, FinetuneSection, RunSpec, Study, StudySection, run_specs
@@ -40,15 +42,17 @@ class Case:
     settings: tuple[tuple[str, object], ...] = ()
     finetune: tuple[tuple[str, object], ...] = ()
     task: str = "single"
+    precision: str = "float32"  # of autocast: what is not bfloat16 is computed as its weights are, here in float64
 
 
 CASES = {
     "full": Case(),
     "one_image_is_left": Case(n=17),
     "balanced": Case(finetune=(("class_weights", "balanced"), ("sampling", "balanced"))),
+    "bfloat16": Case(precision="bfloat16"),
     "findings": Case(task="multilabel", finetune=(("class_weights", "balanced"),)),
-    "augmented": Case(finetune=(("rotation", 30.0), ("colour", 0.3), ("flips", "both"))),
-    "random_layers": Case(backbone="random"),
+    "augmented": Case(task="multilabel", finetune=(("rotation", 30.0), ("colour", 0.3), ("flips", "both"))),
+    "random_layers": Case(backbone="random", n=17),
     "batch_norm": Case(backbone="batch_norm"),
     "batch_norm_one_is_left": Case("scratch", backbone="batch_norm", n=18),
     "lp_ft_batch_norm": Case("lp_ft", backbone="batch_norm"),
@@ -68,13 +72,20 @@ def train(case: Case, team: Team = ALONE) -> dict[str, Tensor]:
     """The weights of what is looked at and of what is trained, and the losses, after two epochs."""
     spec = _spec(case)
     torch.manual_seed(0)
-    backbone = _backbone(case.backbone).double()
-    head = nn.Linear(backbone.info.n_features, N_CLASSES).double()
+    dtype = torch.float32 if case.precision == "bfloat16" else torch.float64
+    torch.set_default_dtype(dtype)  # for what recipes add to a model
+    backbone = _backbone(case.backbone)
+    if not method_of(case.method).starts_pretrained:
+        initialise(backbone, spec.seed)
+    backbone.to(dtype)
+    head = nn.Linear(backbone.info.n_features, N_CLASSES)
     draw_head(head, spec.seed)
     recipe = make_recipe(spec, Classifier(backbone, head))
+    if case.precision == "bfloat16" and team.size == 1:
+        _in_halves(recipe)
     trainer = Trainer(
-        spec, recipe, _objective(case), _Doubles(backbone, spec, case.n), depths=_depths(backbone),
-        precision="float32", team=team,
+        spec, recipe, _objective(case), _Images(backbone, spec, case.n, dtype), depths=_depths(backbone),
+        precision=case.precision, team=team,
     )  # fmt: skip
     found: dict[str, Tensor] = {}
     for epoch in (1, 2):
@@ -82,6 +93,29 @@ def train(case: Case, team: Team = ALONE) -> dict[str, Tensor]:
         found |= {f"{name}.{epoch}": torch.tensor(value, dtype=torch.float64) for name, value in losses.items()}
     weights = {**trainer.state(), **{f"seen.{name}": each for name, each in recipe.looked_at().state_dict().items()}}
     return found | {name: each.detach().clone().contiguous() for name, each in weights.items()}
+
+
+def _float(values: Tensor) -> Tensor:
+    """float32 of what is narrower. Losses are computed so; float64 is to stay, for it says whether the sums are right.
+
+    A third of a loss, as three processes count it, is rounded in float32, and AdamW makes much of little gradients.
+    """
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _in_halves(recipe: Recipe) -> None:
+    """One process that computes each half of a batch by itself, as two do.
+
+    In bfloat16 torch rounds the gradient of each layer's weights over what it is given, be it a batch or a share of
+    it; the weights of two processes and of one differ by that alone.
+    """
+    whole = recipe.forward
+
+    def forward(batch: Tensor) -> tuple[Tensor, None]:
+        return torch.cat([whole(part)[0] for part in batch.tensor_split([len(batch) // 2])]), None
+
+    recipe.forward = forward  # type: ignore[method-assign]
+    torch.set_autocast_cache_enabled(False)  # it would round the sum of both halves, too
 
 
 def _spec(case: Case) -> RunSpec:
@@ -118,11 +152,11 @@ def _objective(case: Case) -> Objective:
     )  # fmt: skip
 
 
-class _Doubles:
-    """Augmented images in float64."""
+class _Images:
+    """Augmented images of some type."""
 
-    def __init__(self, backbone: Backbone, spec: RunSpec, n: int) -> None:
-        side = backbone.info.input_size * 8 // 7
+    def __init__(self, backbone: Backbone, spec: RunSpec, n: int, dtype: torch.dtype) -> None:
+        side, self._dtype = backbone.info.input_size * 8 // 7, dtype
         pixels = np.random.default_rng(0).integers(0, 256, (n, side, side, 3), np.uint8)
         self._batches = _ImageBatches(pixels, backbone.info, spec.finetune, torch.device("cpu"))
 
@@ -132,13 +166,17 @@ class _Doubles:
 
     def prepare(self, gathered: Tensor, generator: torch.Generator, share: Share) -> Tensor:
         """See `Batches`."""
-        return self._batches.prepare(gathered, generator, share).double()
+        torch.set_default_dtype(torch.float32)  # what augments images takes no other
+        images = self._batches.prepare(gathered, generator, share).to(self._dtype)
+        torch.set_default_dtype(self._dtype)
+        return images
 
 
 def main(arguments: Sequence[str]) -> None:
     """One process."""
     rank, size, folder, out, *names = arguments
     torch.set_num_threads(1)
+    torch.Tensor.float = _float  # type: ignore[method-assign,assignment]
     team = Team(int(rank), int(size))
     if team.size > 1:
         join(team, Path(folder), torch.device("cpu"))

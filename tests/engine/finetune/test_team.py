@@ -1,4 +1,4 @@
-"""Several processes that share each batch make the steps of one: every method, to the last digits of float64."""
+"""Several processes that share each batch make the steps of one: every method, in float64 to 1e-10."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from tests.sweeps import IS_FULL
 HAS_PEFT = importlib.util.find_spec("peft") is not None
 ALL = [name for name, case in CASES.items() if case.method != "lora" or HAS_PEFT]
 # What couples images, what is drawn, what is left over; the other methods differ in what does not see the team.
-SAMPLE = ["one_image_is_left", "findings", "augmented", "random_layers", "batch_norm_one_is_left", "cka_penalty"]
+SAMPLE = ["augmented", "random_layers", "batch_norm_one_is_left", "cka_penalty", "bfloat16"]
 NAMES = ALL if IS_FULL else SAMPLE
 TIMEOUT_S = 400
+WIDTH = 128  # of the bundled backbones
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +53,42 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[int, dict[str, Ten
     return {size: load_file(path / f"{size}.safetensors") for size in sizes}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "bfloat16"])
 def test_several_processes_come_to_what_one_does(trained: dict[int, dict[str, Tensor]], name: str) -> None:
-    alone, *others = ({k: v for k, v in each.items() if k.startswith(f"{name}/")} for each in trained.values())
+    alone, *others = (_of_case(each, name) for each in trained.values())
     assert len(alone) > 4
     for shared in others:
         assert shared.keys() == alone.keys()
         for key, value in alone.items():
-            torch.testing.assert_close(
-                shared[key], value, rtol=1e-6, atol=1e-9, msg=lambda said, key=key: f"{key}: {said}"
-            )
+            assert _gap(shared[key], value, name) <= _limit(name, key), key
+
+
+def test_in_bfloat16_two_processes_come_to_what_one_does_in_halves(trained: dict[int, dict[str, Tensor]]) -> None:
+    alone, shared = (_of_case(trained[size], "bfloat16") for size in (1, 2))
+    assert len(alone) > 4 and shared.keys() == alone.keys()
+    assert all(torch.equal(shared[key], value) for key, value in alone.items())
+
+
+def _of_case(found: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key: value for key, value in found.items() if key.startswith(f"{name}/")}
+
+
+def _gap(found: Tensor, expected: Tensor, name: str) -> float:
+    """The largest difference, but for what is of no consequence.
+
+    A bias of the keys of attention changes nothing that a softmax makes: its gradient is rounding alone, which AdamW
+    makes steps of where it is above 1e-8. With `l2_sp`, whose penalty sees the steps, they reach that even in float64.
+    """
+    gap = (found - expected).abs()
+    if name == "l2_sp" and gap.shape == (3 * WIDTH,):  # of queries, keys and values, or AdamW's moments of them
+        gap[WIDTH : 2 * WIDTH] = 0
+    return float(gap.max()) if gap.numel() else 0.0
+
+
+def _limit(name: str, key: str) -> float:
+    if "/train_penalty" in key and name == "l2_sp":
+        return 1e-6  # of those biases, too
+    return 1e-7 if name == "cka_penalty" else 1e-10  # layers are pooled in float32, which a third does not fit into
 
 
 def test_every_method_that_is_shared_is_a_case() -> None:
