@@ -137,11 +137,10 @@ class TrajectoriesScreen(ViewScreen):
             self.simtui.select(layer=after(layers, self.simtui.selection.layer, 1 if where == "down" else -1))
 
     def action_step_epoch(self, step: int) -> None:
-        """Moves the mark by one epoch."""
+        """Moves the mark to the next epoch of which anything is known."""
         if self._shown:
-            last = self._shown.n_epochs - 1
-            epoch = min(max(self._shown.epoch + step, 0), last)
-            self.simtui.select(epoch=None if epoch == last else epoch)
+            epoch = self._shown.stepped(step)
+            self.simtui.select(epoch=None if epoch == self._shown.n_epochs - 1 else epoch)
 
     def action_overlay(self) -> None:
         """Methods of one backbone, backbones with one method, or all."""

@@ -50,6 +50,15 @@ class CurvesView:
     control: Line
     summary: str
 
+    def stepped(self, step: int) -> int:
+        """The next epoch of which anything is known, or the first or last; imported runs have gaps."""
+        known = {int(x) for panel in (self.similarity, self.accuracy) for series in panel.series for x in series.x} | {
+            0,
+            self.n_epochs - 1,
+        }
+        beyond = [each for each in known if (each - self.epoch) * step > 0]
+        return min(beyond, key=lambda each: abs(each - self.epoch), default=self.epoch)
+
 
 def overlaid(found: Sequence[Trajectory], selection: Selection) -> tuple[Trajectory, ...]:
     """The trajectories that the overlay lays over each other."""
