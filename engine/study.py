@@ -450,25 +450,16 @@ def _imported_spec(study: Study, training: TrainingSection) -> RunSpec:
     )
 
 
-def with_executor(study: Study, kind: ExecutorKind) -> Study:
-    """The same study, placed by another executor.
+def placed(study: Study, kind: ExecutorKind | None = None, devices_per_run: int | None = None) -> Study:
+    """The same study, placed by another executor, or each of its runs trained by another number of devices together.
 
     Raises:
-        StudyError: its settings are not for that one.
+        StudyError: its settings are not for that.
     """
-    changed = replace(study, executor=replace(study.executor, kind=kind))
-    _check_executor(changed.executor, Path("study file"))
-    _check_devices(changed, Path("study file"))
-    return changed
-
-
-def with_devices_per_run(study: Study, n: int) -> Study:
-    """The same study, each of its runs trained by so many devices together.
-
-    Raises:
-        StudyError: its executor gives a run another number.
-    """
-    changed = replace(study, machine=replace(study.machine, devices_per_run=n))
+    executor = replace(study.executor, kind=kind) if kind else study.executor
+    n = devices_per_run or study.machine.devices_per_run
+    changed = replace(study, executor=executor, machine=replace(study.machine, devices_per_run=n))
+    _check_executor(executor, Path("study file"))
     _check_devices(changed, Path("study file"))
     return changed
 
@@ -561,18 +552,19 @@ def _check_executor(executor: ExecutorSection, path: Path) -> None:
 def _check_devices(study: Study, path: Path) -> None:
     """What shares a batch must be there for each run, and has something to do."""
     n, executor = study.machine.devices_per_run, study.executor
-    if n > 1 and executor.kind != "local" and executor.gpus not in (0, n):
-        raise StudyError(
-            path.name,
-            f"executor.gpus = {executor.gpus:g}: need machine.devices_per_run = {n}, as {executor.kind} gives each run",
-            f"set executor.gpus = {n}, or 0 where there are none",
-        )
-    if n > study.finetune.batch_size:
-        raise StudyError(
-            path.name,
-            f"machine.devices_per_run = {n}: more than finetune.batch_size = {study.finetune.batch_size} images",
-            "lower it",
-        )
+    if n == 1:
+        return
+    problem, fix = "", "set it to 1"
+    if study.imported or not any(method_of(name).is_shareable for name in study.finetune.methods):
+        problem = "no run of the study trains a backbone, which is all that devices share"
+    elif n > study.finetune.batch_size:
+        problem = f"more than finetune.batch_size = {study.finetune.batch_size} images"
+        fix = "lower it"
+    elif executor.kind != "local" and executor.gpus not in (0, n):
+        problem = f"executor.gpus = {executor.gpus:g} is what {executor.kind} gives each run"
+        fix = f"set executor.gpus = {n}, or 0 where there are none"
+    if problem:
+        raise StudyError(path.name, f"machine.devices_per_run = {n}: {problem}", fix)
 
 
 def _check_imported(study: Study, path: Path) -> None:

@@ -171,9 +171,8 @@ def check_shareable(specs: Iterable[RunSpec], backbone: Backbone) -> None:
 
 
 def is_shared(spec: RunSpec) -> bool:
-    """Whether a run is computed by all the devices that it is given: only training of a backbone is worth it."""
-    method = method_of(spec.method)
-    return method.trains_backbone and not method.needs
+    """Whether a run is computed by all the devices that it is given."""
+    return method_of(spec.method).is_shareable
 
 
 def _refuse_statistics_of_the_moment(model: nn.Module) -> None:

@@ -181,11 +181,11 @@ def refuse_other_number(devices: tuple[str, ...], n: int) -> None:
     where, n_there = f"machine.devices_per_run = {n}", len(devices)
     if devices[0] == "cpu":
         if n > n_cpus():
-            problem = f"there is no GPU, and processors for {n_cpus()} processes"
-            raise MachineError(where, problem, f"set it to {n_cpus()} or fewer")
+            problem = f"there is no GPU, and {n_cpus()} {'processor' if n_cpus() == 1 else 'processors'}"
+            raise MachineError(where, problem, f"set it to {n_cpus()} or less")
     elif n > n_there:
         problem = f"there {'is 1 GPU' if n_there == 1 else f'are {n_there} GPUs'} to choose from ({', '.join(devices)})"
-        raise MachineError(where, problem, f'set it to {n_there} or fewer, and device to "auto"')
+        raise MachineError(where, problem, f'set it to {n_there} or less, and machine.device to "auto"')
     elif n_there % n:
         fitting = " or ".join(str(each) for each in range(1, n_there + 1) if n_there % each == 0)
         problem = f"leaves {n_there % n} of {n_there} GPUs over"

@@ -15,19 +15,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine.errors import MachineError
+from engine.executor_options import ExecutorSection
 from engine.jobs.launch import make_study_folder, start_study, stop_study
 from engine.jobs.machine_load import n_cpus
+from engine.jobs.plan import Plan
+from engine.jobs.prepare import make_plan
 from engine.jobs.progress import study_progress
+from engine.jobs.worker import names_of
 from engine.runs.record import RunRecord, State
 from engine.runs.results import read_results
 from engine.runs.study_folder import StudyFolder
-from engine.study import load_study, with_devices_per_run
+from engine.study import load_study, placed
 from tests.faults.forks import assert_sound, lasting_files
 from tests.studies import write_study
 from tests.sweeps import IS_FULL
 
 pytestmark = pytest.mark.skipif(n_cpus() < 2, reason="two processes of a run need two processors")
-EPOCHS = 6
+EPOCHS = 5
 WORKER, MATE = "engine.jobs.worker", "engine.jobs.team_mate"
 full_sweep = pytest.mark.skipif(not IS_FULL, reason="a part of the full sweep (make faults)")
 
@@ -53,7 +58,7 @@ def folder(request_path: Path, tmp_path: Path) -> Iterator[StudyFolder]:
 
 
 def _folder(request_path: Path, path: Path, n: int = 2) -> StudyFolder:
-    return make_study_folder(with_devices_per_run(load_study(request_path), n), path)
+    return make_study_folder(placed(load_study(request_path), devices_per_run=n), path)
 
 
 def _pids(folder: StudyFolder, module: str) -> list[int]:
@@ -102,6 +107,59 @@ def _meeting_places() -> set[Path]:
     return set(Path(tempfile.gettempdir()).glob("simtui-team-*"))
 
 
+def _plan(request_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpus: int, n: int, workers: int | None = None) -> Plan:
+    """On a machine of so many GPUs, or of 4 processors and none."""
+    devices = tuple(f"cuda:{i}" for i in range(n_gpus)) or ("cpu",)
+    monkeypatch.setattr("engine.jobs.prepare.devices_of", lambda wanted: devices)
+    monkeypatch.setattr("engine.jobs.prepare.n_cpus", lambda: 4)
+    study = placed(load_study(request_path), devices_per_run=n)
+    finetune = replace(study.finetune, precision="float32")
+    study = replace(study, finetune=finetune, machine=replace(study.machine, workers=workers))
+    return make_plan(study, "m", None)
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "n", "workers", "expected"),
+    [
+        (8, 2, None, [("cuda:0", "cuda:1"), ("cuda:2", "cuda:3"), ("cuda:4", "cuda:5"), ("cuda:6", "cuda:7")]),
+        (4, 4, None, [("cuda:0", "cuda:1", "cuda:2", "cuda:3")]),
+        (4, 2, 3, [("cuda:0", "cuda:1"), ("cuda:2", "cuda:3"), ("cuda:0", "cuda:1")]),
+        (2, 1, 3, [("cuda:0",), ("cuda:1",), ("cuda:0",)]),
+        (0, 2, None, [("cpu", "cpu")]),
+        (0, 2, 2, [("cpu", "cpu"), ("cpu", "cpu")]),
+    ],
+)
+def test_every_worker_has_devices_of_its_own_while_there_are_any(
+    request_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpus: int, n: int, workers: int | None, expected: object
+) -> None:
+    plan = _plan(request_path, monkeypatch, n_gpus, n, workers)
+    assert [plan.devices_of_worker(slot) for slot in range(plan.n_workers)] == expected
+    assert plan.threads == max(1, 4 // (n * plan.n_workers))
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "n", "problem", "fix"),
+    [
+        (1, 2, "there is 1 GPU to choose from (cuda:0)", 'set it to 1 or less, and machine.device to "auto"'),
+        (2, 4, "there are 2 GPUs to choose from (cuda:0, cuda:1)", 'set it to 2 or less, and machine.device to "auto"'),
+        (8, 3, "leaves 2 of 8 GPUs over", "set it to 1 or 2 or 4 or 8, or choose GPUs with CUDA_VISIBLE_DEVICES"),
+        (0, 5, "there is no GPU, and 4 processors", "set it to 4 or less"),
+    ],
+)
+def test_a_machine_that_cannot_share_itself_out_says_so(
+    request_path: Path, monkeypatch: pytest.MonkeyPatch, n_gpus: int, n: int, problem: str, fix: str
+) -> None:
+    with pytest.raises(MachineError) as caught:
+        _plan(request_path, monkeypatch, n_gpus, n)
+    assert (caught.value.where, caught.value.problem) == (f"machine.devices_per_run = {n}", problem)
+    assert caught.value.fix == fix
+
+
+def test_devices_have_short_names() -> None:
+    assert names_of(("cuda:0", "cuda:1")) == "cuda:0+1" and names_of(("cuda:3",)) == "cuda:3"
+    assert names_of(("cpu", "cpu", "cpu")) == "cpu ×3" and names_of(("cpu",)) == "cpu"
+
+
 def test_a_process_that_is_killed_is_replaced_and_the_run_goes_on(
     folder: StudyFolder, undisturbed: StudyFolder
 ) -> None:
@@ -140,7 +198,7 @@ def test_it_comes_to_what_one_process_does(request_path: Path, tmp_path: Path) -
     alone = make_study_folder(
         replace(request, finetune=replace(request.finetune, precision="float32")), tmp_path / "alone"
     )
-    shared = make_study_folder(with_devices_per_run(alone.study, 2), tmp_path / "shared")
+    shared = make_study_folder(placed(alone.study, devices_per_run=2), tmp_path / "shared")
     found = []
     for each in (alone, shared):
         _ends_well(each, start_study(each))
@@ -155,7 +213,7 @@ def test_it_comes_to_what_one_process_does(request_path: Path, tmp_path: Path) -
 
 
 @full_sweep
-@pytest.mark.parametrize("epoch", [0, 1, 4])
+@pytest.mark.parametrize("epoch", [0, 1, 3])
 def test_a_worker_that_is_killed_leaves_no_process(folder: StudyFolder, undisturbed: StudyFolder, epoch: int) -> None:
     places = _meeting_places()
     process = start_study(folder)
@@ -212,6 +270,17 @@ def test_what_is_stopped_goes_on(folder: StudyFolder, undisturbed: StudyFolder, 
     process.wait(60)
     assert _record(folder).state is State.STOPPED and _pids(folder, "") == []
     _ends_well(folder, start_study(folder))
+    _came_to_the_same(folder, undisturbed)
+
+
+@full_sweep
+def test_a_job_of_a_cluster_has_several_devices(request_path: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    study = placed(load_study(request_path), devices_per_run=2)
+    executor = ExecutorSection("slurm", gpus=0, cpus=2, cluster="local")
+    folder = make_study_folder(replace(study, executor=executor), tmp_path / "study")
+    _ends_well(folder, start_study(folder))
+    assert " cpu ×2 " in _record(folder).sessions[0].device + " "
     _came_to_the_same(folder, undisturbed)
 
 
