@@ -73,8 +73,10 @@ class Room:
         return shutil.disk_usage(self._folder.path).free >= self._need_bytes
 
 
-def cause_of(returncode: int) -> str:
-    """How a process ended, in words."""
+def cause_of(returncode: int, said: str = "") -> str:
+    """How a process ended, in words; `said`: why its run is seen as interrupted."""
     if returncode < 0:
         return f"was killed by {signal.Signals(-returncode).name}"
-    return "lost another process of its run" if returncode == EXIT_LOST else f"ended with code {returncode}"
+    if returncode == EXIT_LOST:
+        return "lost another process of its run" + (f" ({said})" if said else "")
+    return f"ended with code {returncode}"

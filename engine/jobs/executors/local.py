@@ -104,10 +104,10 @@ class LocalExecutor:
         cause = cause_of(process.returncode)
         held = [record for record in self._folder.listing().records if record.state is State.INTERRUPTED]
         for record in held:
+            cause = cause_of(process.returncode, record.reason)
             self._deaths[record.run_id] += 1
             if self._deaths[record.run_id] >= MAX_DEATHS_OF_A_RUN:
-                said = f" ({record.reason})" if record.reason else ""
-                reason = f"its process {cause}, {self._deaths[record.run_id]} times{said}; see {self._folder.log_path}"
+                reason = f"its process {cause}, {self._deaths[record.run_id]} times; see {self._folder.log_path}"
                 write_record(self._folder.run_path(record.run_id), record.with_(state=State.FAILED, reason=reason))
             _log.warning("the worker of %s %s", record.run_id, cause)
         if not held:

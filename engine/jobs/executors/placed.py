@@ -274,15 +274,14 @@ class PlacedExecutor:
         """Its process died, or could not begin: once more, elsewhere; then the run has failed."""
         self._deaths[record.run_id] += 1
         self._n_failures_in_a_row += 1
-        cause = cause_of(outcome.exit_code)
+        cause = cause_of(outcome.exit_code, record.reason)
         said = outcome.failure
         if self._n_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             problem = said.problem if said else f"{self._n_failures_in_a_row} jobs in a row ended: {cause}"
             where, fix = (said.where, said.fix) if said else (str(self._folder.path), f"see {self._folder.log_path}")
             self._give_up(Failure(where, problem, fix, said.exit_code if said else 4))
         elif self._deaths[record.run_id] >= MAX_DEATHS_OF_A_RUN:
-            why = f" ({record.reason})" if record.reason else ""
-            reason = f"its process {cause}, {self._deaths[record.run_id]} times{why}; see {self._folder.log_path}"
+            reason = f"its process {cause}, {self._deaths[record.run_id]} times; see {self._folder.log_path}"
             self._fail(record.run_id, f"{said.where}: {said.problem}; fix: {said.fix}" if said else reason)
         else:
             self._waiting.append(record.run_id)

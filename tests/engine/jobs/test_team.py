@@ -17,6 +17,7 @@ import pytest
 
 from engine.errors import MachineError
 from engine.executor_options import ExecutorSection
+from engine.jobs.executors.executor import EXIT_LOST, cause_of
 from engine.jobs.launch import make_study_folder, start_study, stop_study
 from engine.jobs.machine_load import n_cpus
 from engine.jobs.plan import Plan
@@ -155,6 +156,12 @@ def test_a_machine_that_cannot_share_itself_out_says_so(
     assert caught.value.fix == fix
 
 
+def test_a_worker_that_lost_a_process_says_which() -> None:
+    assert cause_of(EXIT_LOST, "process 1 ended") == "lost another process of its run (process 1 ended)"
+    assert cause_of(EXIT_LOST) == "lost another process of its run"
+    assert cause_of(1, "the process that ran it has ended") == "ended with code 1"
+
+
 def test_devices_have_short_names() -> None:
     assert names_of(("cuda:0", "cuda:1")) == "cuda:0+1" and names_of(("cuda:3",)) == "cuda:3"
     assert names_of(("cpu", "cpu", "cpu")) == "cpu ×3" and names_of(("cpu",)) == "cpu"
@@ -254,7 +261,9 @@ def test_a_run_that_loses_processes_twice_fails_with_the_reason(folder: StudyFol
     assert process.wait(300) == 1
     record = _record(folder)
     assert record.state is State.FAILED
-    assert "lost another process of its run, 2 times (process 1 of 2 (cpu) was killed by SIGKILL)" in record.reason
+    assert (
+        "lost another process of its run (process 1 of 2 (cpu) was killed by SIGKILL), 2 times; see " in record.reason
+    )
     assert _pids(folder, "") == []
 
 
