@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from engine.errors import MachineError
-from engine.executor_options import ExecutorSection
+from engine.executor_options import ExecutorKind, ExecutorSection
 from engine.jobs.executors.executor import EXIT_LOST, cause_of
 from engine.jobs.launch import make_study_folder, start_study, stop_study
 from engine.jobs.machine_load import n_cpus
@@ -283,13 +283,17 @@ def test_what_is_stopped_goes_on(folder: StudyFolder, undisturbed: StudyFolder, 
 
 
 @full_sweep
-def test_a_job_of_a_cluster_has_several_devices(request_path: Path, undisturbed: StudyFolder, tmp_path: Path) -> None:
-    pytest.importorskip("submitit")
+@pytest.mark.parametrize(("kind", "package"), [("slurm", "submitit"), ("ray", "ray")])
+def test_a_job_of_a_cluster_has_several_devices(
+    request_path: Path, undisturbed: StudyFolder, tmp_path: Path, kind: ExecutorKind, package: str
+) -> None:
+    pytest.importorskip(package)
     study = placed(load_study(request_path), devices_per_run=2)
-    executor = ExecutorSection("slurm", gpus=0, cpus=2, cluster="local")
-    folder = make_study_folder(replace(study, executor=executor), tmp_path / "study")
+    executor = ExecutorSection(kind, gpus=0, cpus=n_cpus(), cluster="local", shared=False)
+    study = replace(study, executor=executor, machine=replace(study.machine, device="cpu"))
+    folder = make_study_folder(study, tmp_path / "study")
     _ends_well(folder, start_study(folder))
-    assert " cpu ×2 " in _record(folder).sessions[0].device + " "
+    assert "cpu ×2" in _record(folder).sessions[0].device
     _came_to_the_same(folder, undisturbed)
 
 
