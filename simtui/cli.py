@@ -247,7 +247,7 @@ def compare(
 )
 @click.argument("directory", metavar="DIR", type=_FOLDER)
 @click.option("--images", type=_FOLDER, help="Labelled images that the training has not seen, as for simtui data.")
-@click.option("--labels/--no-labels", default=True, help="Without: no accuracy, no calibration.  [default: labels]")
+@click.option("--labels/--no-labels", default=True, help="Without: all images, no accuracy.  [default: labels]")
 @click.option("--origin", type=_FOLDER, help="Labelled images of the pre-training domain, for forgetting.")
 @click.option("--backbone", metavar="NAME[=FILE]", help="What it started from.  [default: as its files say]")
 @click.option("--input-size", type=click.IntRange(16, 1024), help="Pixels.  [default: as its files say]")
@@ -275,9 +275,9 @@ def import_command(
     pre-trained backbone at every checkpoint, accuracy and calibration where a checkpoint has a head for the classes of
     the images, forgetting with --origin. Epoch 0 is the pre-trained backbone. Epochs without a checkpoint stay empty.
 
-    The test images that --images names are looked at, else its validation images, else all. The same command again goes
-    on, or adds checkpoints that are new since. What is asked for beyond these options, a study file can say: give it as
-    --images, and its [data] is taken.
+    The test images that --images names are looked at, else its validation images, else all; with --no-labels all. The
+    same command again goes on, or adds checkpoints that are new since. What is asked for beyond these options, a study
+    file can say: give it as --images, and its [data] is taken.
     """
     from simtui.importing import import_checkpoints
 

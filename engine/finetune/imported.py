@@ -33,6 +33,7 @@ from engine.foreign.find import refuse_other_epoch
 from engine.foreign.fit import Fitted, fit_to_backbone, read_tensors
 from engine.foreign.heads import Head
 from engine.foreign.identity import content_of, stamps_of
+from engine.foreign.positions import RESAMPLED
 from engine.runs.attention_maps import ATTENTION_FILE, write_attention
 from engine.runs.record import ImportedCheckpoint, RunRecord
 from engine.study import CheckpointSection, TrainingSection
@@ -150,12 +151,20 @@ class _Import:
         part = self._spec.settings.get("part")
         tensors = self._tensors(section, epoch)
         fitted = fit_to_backbone(tensors, self._backbone, where, part=part)
+        self._refuse_other_size(fitted, where)
         if epoch == 0:
             is_half = any(each.dtype in (torch.float16, torch.bfloat16) for each in tensors.values())
             self._refuse_trained(fitted, where, slack=2**-8 if is_half else 1e-6)
         self._backbone.model.load_state_dict(dict(fitted.weights))
         head, said = self._head(fitted)
         return _Loaded(head, ImportedCheckpoint(sha256, stamp, head is not None, said, self._notes(fitted)))
+
+    def _refuse_other_size(self, fitted: Fitted, where: str) -> None:
+        """A checkpoint of another image size is looked at in this one where the user or a file says so alone."""
+        resampled = next((note for note in fitted.notes if note.startswith(RESAMPLED)), None)
+        if resampled and self._spec.backbone.input_size is None:
+            problem = f"no file says the images' size in training, and {resampled}"
+            raise WeightsError(where, problem, "say it with --input-size, and give another study with --out")
 
     def _refuse_trained(self, fitted: Fitted, where: str, slack: float) -> None:
         """What is called epoch 0 must be θ*; files are often counted from the first trained epoch.

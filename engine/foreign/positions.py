@@ -11,6 +11,8 @@ from torch import Tensor
 from engine.backbones.backbone import Backbone
 from engine.errors import WeightsError
 
+RESAMPLED = "its position embeddings are of"  # begins the note on embeddings that are of another size
+
 
 def fit_positions(
     tensors: Mapping[str, Tensor], backbone: Backbone, counts_the_class: bool, where: str
@@ -54,7 +56,7 @@ def fit_positions(
     size = backbone.info.input_size
     own_size = grid * (size // new_grid)
     return fitted, (
-        f"its position embeddings are of {own_size} pixels, resampled to {size} as timm does; "
+        f"{RESAMPLED} {own_size} pixels, resampled to {size} as timm does; "
         f"the training itself may have done it in another way, or used {own_size}",
     )
 

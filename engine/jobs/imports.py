@@ -6,6 +6,7 @@ Runs keep their names as trainings and checkpoints are added: what is in the stu
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -78,18 +79,21 @@ def import_study(found: Sequence[FoundTraining], request: ImportRequest, out: Pa
     _refuse_pickles(found, request)
     before = _frozen(out)
     known = {each.name: each for each in before.imported.training} if before and before.imported else {}
+    measured = _measured(out) if known else defaultdict(set)
     trainings = dict(known)
     for each in found:
         name = each.name.encode("utf-8", "backslashreplace").decode()
         held = known.get(name)
-        checkpoints = {one.epoch: one for one in held.checkpoints} if held else {}
+        if held:
+            _refuse_other_settings(held, each, request, out)
+        checkpoints = {one.epoch: one for one in held.checkpoints if one.epoch in measured[name]} if held else {}
         checkpoints |= {one.epoch: one for one in _checkpoints_of(each)}
         _refuse_renumbered(checkpoints.values(), out)
         method, seed = (held.method, held.seed) if held else _place_of(name, each.seed, found, trainings)
+        mean, std = (held.mean, held.std) if held else (request.mean or each.mean, request.std or each.std)
         trainings[name] = TrainingSection(
             name, _backbone_of(each, request), method, seed,
-            tuple(checkpoints[epoch] for epoch in sorted(checkpoints)), each.layout,
-            each.class_names, request.mean or each.mean, request.std or each.std,
+            tuple(checkpoints[epoch] for epoch in sorted(checkpoints)), each.layout, each.class_names, mean, std,
         )  # fmt: skip
     return Study(
         study=StudySection(request.folder.resolve().name[:80] or "imported", "all" if request.keep_all else "ends",
@@ -150,6 +154,27 @@ def _refuse_pickles(found: Sequence[FoundTraining], request: ImportRequest) -> N
         raise StudyError(str(request.folder), problem, fix)
 
 
+def _measured(out: Path) -> dict[str, set[int]]:
+    """The epochs of each training that are measured; of the others the files may still change, go or be renumbered."""
+    found: dict[str, set[int]] = defaultdict(set)
+    for record in StudyFolder(out).listing().records if (out / "runs").is_dir() else ():
+        found[str(record.spec.settings.get("training"))] |= set(map(int, record.checkpoints))
+    return found
+
+
+def _refuse_other_settings(held: TrainingSection, found: FoundTraining, request: ImportRequest, out: Path) -> None:
+    """What a training is measured with stays: another θ* or normalisation would be a second run of the same seed."""
+    asked = (
+        ("--backbone", request.backbone or found.backbone, held.backbone),
+        ("--mean", request.mean or found.mean, held.mean),
+        ("--std", request.std or found.std, held.std),
+    )
+    for flag, now, was in asked:
+        if now is not None and now != was:
+            problem = f"holds {found.name or 'the training'} with {flag} {was or 'of the backbone'}, now it is {now}"
+            raise StudyError(str(out), problem, "give another study with --out, or the setting as it was")
+
+
 def _refuse_renumbered(checkpoints: Iterable[CheckpointSection], out: Path) -> None:
     """A file is of one epoch, also where it is counted or ordered otherwise than when it was imported first."""
     epochs: dict[str, int] = {}
@@ -198,7 +223,13 @@ def _backbones(
             raise StudyError(str(request.folder), problem, "import them one by one, or say --input-size")
         sizes[name] = size
         weights = str(request.weights.resolve()) if request.weights else None
-        sections.setdefault(name, BackboneSection(name, weights, size))
+        held = sections.setdefault(name, BackboneSection(name, weights, size))
+        for what, now, was in (("weights", weights, held.weights), ("an input size", size, held.input_size)):
+            if now is not None and now != was:
+                problem = (
+                    f"the study was begun with {what} of {was or 'the backbone itself'} for {name}, now it is {now}"
+                )
+                raise StudyError(str(request.folder), problem, "give another study with --out, or what it was before")
     return tuple(sections.values())
 
 

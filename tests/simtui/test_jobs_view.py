@@ -252,7 +252,7 @@ class TestStopAndContinue:
         async with opened(folder.path, view="9") as pilot:
             await press(pilot, "c")
             await until(pilot, lambda: text_of(pilot, "summary").startswith("Finished: 1 of 1"), timeout_s=120)
-            await until(pilot, lambda: "✓ done" in _row(pilot, "supervised linear 0"))
+            await until(pilot, lambda: "✓ done" in _row(pilot, "supervis… linear 0"))
             await press(pilot, "j")
             await until(pilot, lambda: "epoch 2 of 2: train_loss" in text_of(pilot, "log"))
 

@@ -63,7 +63,7 @@ def test_an_epoch_of_a_mixture_that_is_not_there_is_called_that(folder: Path) ->
         assert shown is not None and shown.is_absent is not is_there
         assert ("not there, as the weights" in shown.summary) is not is_there
         said = "".join(span.text for span in readout(shown, 200))
-        assert ("not there: its weights are not kept" in said) is not is_there and "undefined" not in said
+        assert ("not there: no weights of this epoch" in said) is not is_there and "undefined" not in said
     summary = layer_map(records["lora"], study.results(records["lora"].run_id), Selection())
     assert summary is not None and summary.summary.startswith("Fine-tuning (lora) of bundled:")
 

@@ -218,8 +218,40 @@ def test_epoch_0_must_be_the_backbone_that_it_started_from(
     if state is State.FAILED:
         assert "named as epoch 0, yet it is not bundled:supervised" in record.reason
         assert "--counted-from 0" in record.reason
-        with pytest.raises(StudyError, match="is epoch 0 and epoch 1"):
-            import_study([training("", {1: files[0]})], request(site, tmp_path / "t"), tmp_path / "out")
+        again = import_study([training("", {1: files[0]})], request(site, tmp_path / "t"), tmp_path / "out")
+        record = done(make_study_folder(again, tmp_path / "out"))[""]
+        assert record.state is State.DONE and list(record.checkpoints) == ["1"]
+        with pytest.raises(StudyError, match="is epoch 1 and epoch 2"):
+            import_study([training("", {2: files[0]})], request(site, tmp_path / "t"), tmp_path / "out")
+
+
+def test_a_checkpoint_of_another_image_size_needs_that_size_to_be_said(site: Path, tmp_path: Path) -> None:
+    tensors = weights_of(site)
+    tensors["module.pos_embed"] = tensors["module.pos_embed"][:, :17].contiguous()  # CLS, and 4 × 4 patches of 8 pixels
+    found = [training("", {1: save(tmp_path / "t" / "a.safetensors", tensors)})]
+    for out, size, state in (("a", None, State.FAILED), ("b", 64, State.DONE)):
+        asked = request(site, tmp_path / "t", input_size=size)
+        record = done(make_study_folder(import_study(found, asked, tmp_path / out), tmp_path / out))[""]
+        assert record.state is state, record.reason
+        assert state is State.DONE or "of 32 pixels, resampled to 64" in record.reason
+        assert state is State.DONE or "--input-size" in record.reason
+
+
+def test_another_backbone_or_normalisation_is_refused_and_not_a_second_run(site: Path, tmp_path: Path) -> None:
+    files = {1: save(tmp_path / "t" / "a.safetensors", weights_of(site))}
+    other = save(tmp_path / "other.safetensors", weights_of(site, 0.3))
+    found, asked, out = [training("", files)], request(site, tmp_path / "t"), tmp_path / "out"
+    make_study_folder(import_study(found, asked, out), out)
+    assert import_study(found, replace(asked, weights=None), out) == load_study(out / "study.toml")
+    for changed, words in (
+        (replace(asked, mean=(0.5, 0.5, 0.5)), "--mean"),
+        (replace(asked, std=(0.5, 0.5, 0.5)), "--std"),
+        (replace(asked, weights=other), "weights"),
+        (replace(asked, input_size=96), "input size"),
+        (replace(asked, backbone="bundled:image-text"), "--backbone"),
+    ):
+        with pytest.raises(StudyError, match=words):
+            import_study(found, changed, out)
 
 
 def test_a_pickle_that_says_another_epoch_than_its_name(site: Path, tmp_path: Path) -> None:
