@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,9 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from engine.errors import ProcessLostError, TrainingError
 
-# Processes of one machine talk to each other alone, whatever networks it has.
-_INTERFACES = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+# Processes of one machine talk to each other alone, whatever networks it has. "lo0" is that of macOS.
+_LOOPBACKS = ("lo", "lo0")
+_INTERFACE_OF = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 _PATIENCE = timedelta(minutes=10)
 _BUCKET_BYTES = 25 << 20
 _STORE_FILE = "store"
@@ -134,8 +136,10 @@ def join(team: Team, folder: Path, device: torch.device) -> None:
     Raises:
         ProcessLostError: the others do not come.
     """
-    for name, value in _INTERFACES.items():
-        os.environ.setdefault(name, value)
+    for _, interface in socket.if_nameindex():
+        if interface in _LOOPBACKS:
+            for name in _INTERFACE_OF:
+                os.environ.setdefault(name, interface)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     with _lost_if_it_fails():
         store = dist.FileStore(str(folder / _STORE_FILE), team.size)  # type: ignore[attr-defined]

@@ -39,9 +39,7 @@ def run(options: argparse.Namespace, work: Path, n_devices: int) -> None:
     n_train = record.provenance.n_train
     rounds = ", ".join(f"{each:.2f}" for each in seconds)
     session, per_s = record.sessions[0], n_train / statistics.median(seconds)
-    print(
-        f"{device}, threads of each {threads}: {n_train / statistics.median(seconds):.1f} images/s (epochs {rounds} s)"
-    )
+    print(f"{session.device}, threads of each {session.threads}: {per_s:.1f} images/s (epochs {rounds} s)")
     n_epochs = len(seconds)
     for part, each in parts.items():
         a_round = len(each) // (n_epochs + (1 if part == "training" else 2))  # before training all but it is done, too

@@ -30,10 +30,13 @@ from engine.runs.study_folder import StudyFolder
 from engine.study import load_study, placed
 from tests.faults.forks import assert_sound, lasting_files
 from tests.studies import write_study
-from tests.sweeps import IS_FULL
+from tests.sweeps import IS_FULL, n_of
 
-pytestmark = pytest.mark.skipif(n_cpus() < 2, reason="two processes of a run need two processors")
-EPOCHS = 5
+pytestmark = [
+    pytest.mark.skipif(n_cpus() < 2, reason="two processes of a run need two processors"),
+    pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="processes are looked for in /proc"),
+]
+EPOCHS = n_of(3, 6)
 WORKER, MATE = "engine.jobs.worker", "engine.jobs.team_mate"
 full_sweep = pytest.mark.skipif(not IS_FULL, reason="a part of the full sweep (make faults)")
 
@@ -87,8 +90,11 @@ def _record(folder: StudyFolder) -> RunRecord:
 
 
 def _until_epoch(folder: StudyFolder, epoch: int) -> None:
-    _until(lambda: folder.listing().records and _record(folder).epochs_done >= epoch, folder)
-    assert _record(folder).state is State.RUNNING
+    def is_there() -> bool:
+        records = folder.listing().records
+        return bool(records) and records[0].epochs_done >= epoch and records[0].state is State.RUNNING
+
+    _until(is_there, folder)
 
 
 def _ends_well(folder: StudyFolder, process: subprocess.Popen[bytes]) -> None:
