@@ -27,7 +27,7 @@ from engine.jobs.worker import names_of
 from engine.runs.record import RunRecord, State
 from engine.runs.results import read_results
 from engine.runs.study_folder import StudyFolder
-from engine.study import load_study, placed
+from engine.study import load_study, placed, run_specs
 from tests.faults.forks import assert_sound, lasting_files
 from tests.studies import write_study
 from tests.sweeps import IS_FULL, n_of
@@ -190,14 +190,12 @@ def test_a_process_that_is_killed_is_replaced_and_the_run_goes_on(
     _came_to_the_same(folder, undisturbed)
 
 
-def test_a_process_whose_worker_is_gone_ends(undisturbed: StudyFolder, tmp_path: Path) -> None:
+def test_a_process_whose_worker_is_gone_ends(folder: StudyFolder, tmp_path: Path) -> None:
     meeting_place = tmp_path / "team"
     meeting_place.mkdir()
     options = ["--rank=1", "--size=2", "--device=cpu", "--threads=1", f"--folder={meeting_place}"]
-    run_id = _record(undisturbed).run_id
-    mate = subprocess.Popen(
-        [sys.executable, "-m", MATE, str(undisturbed.path), run_id, *options], stdin=subprocess.PIPE
-    )
+    run_id = run_specs(folder.study)[0].run_id
+    mate = subprocess.Popen([sys.executable, "-m", MATE, str(folder.path), run_id, *options], stdin=subprocess.PIPE)
     assert mate.stdin
     mate.stdin.close()
     assert mate.wait(60) == 0
