@@ -307,7 +307,7 @@ def _without_copies(files: list[_File], notes: list[str]) -> list[_File]:
         if each.epoch is not None and each.epoch not in epochs and not each.label.is_averaged:
             kept.append(each)
             continue
-        copy = f"{each.label.copy_word or 'the model itself'}, one of the others once more"
+        copy = f"{each.label.copy_word or 'the model itself'}, taken for a copy of another; else name it by its epoch"
         reason = "averaged weights" if each.label.is_averaged else copy
         notes.append(f"{each.files[0].name} is left aside: {reason}")
     unique: dict[tuple[int, int], _File] = {}
