@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from engine.errors import MachineError
+from engine.errors import MachineError, ProcessLostError
 from engine.executor_options import ExecutorKind, ExecutorSection
 from engine.jobs.executors.executor import EXIT_LOST, cause_of
 from engine.jobs.launch import make_study_folder, start_study, stop_study
@@ -23,6 +23,7 @@ from engine.jobs.machine_load import n_cpus
 from engine.jobs.plan import Plan
 from engine.jobs.prepare import make_plan
 from engine.jobs.progress import study_progress
+from engine.jobs.team_lead import TeamLead
 from engine.jobs.worker import names_of
 from engine.runs.record import RunRecord, State
 from engine.runs.results import read_results
@@ -200,6 +201,17 @@ def test_a_process_whose_worker_is_gone_ends(folder: StudyFolder, tmp_path: Path
     mate.stdin.close()
     assert mate.wait(60) == 0
     assert not meeting_place.exists()
+
+
+@full_sweep
+def test_a_process_that_fails_says_why_and_leaves_nothing(folder: StudyFolder) -> None:
+    places, run_id = _meeting_places(), run_specs(folder.study)[0].run_id
+    with (
+        pytest.raises(ProcessLostError, match=rf"process 1 of 2 \(cpu\) ended with code 1: .*{run_id}.*run\.json"),
+        TeamLead(folder.path.resolve(), run_id, ("cpu", "cpu"), 1) as lead,
+    ):
+        lead.begin()  # there is no such run yet
+    assert _pids(folder, MATE) == [] and _meeting_places() <= places
 
 
 @full_sweep
