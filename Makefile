@@ -15,7 +15,7 @@ test: check
 
 # The long sweeps: kills, full disks, flipped bits, hostile files (about half an hour on 2 cores; as root, with a tmpfs).
 faults: $(VENV)/.installed-test
-	SIMTUI_SWEEP=full $(BIN)/pytest -n auto --dist worksteal -rP tests/faults tests/hostile tests/simtui/test_endurance.py tests/engine/finetune/test_recipes.py
+	SIMTUI_SWEEP=full $(BIN)/pytest -n auto --dist worksteal -rP tests/faults tests/hostile tests/simtui/test_endurance.py tests/engine/finetune/test_recipes.py tests/engine/finetune/test_team.py tests/engine/jobs/test_team.py
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check .

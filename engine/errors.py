@@ -58,6 +58,10 @@ class DeviceMemoryError(TrainingError):
     """The device has too little memory now: another process may have taken it, so it is worth another try."""
 
 
+class ProcessLostError(TrainingError):
+    """A process of a run on several devices has ended, or is not heard of: the run goes on from its last epoch."""
+
+
 class LockedError(SimtuiError):
     """Another process holds what this one would write."""
 

@@ -164,11 +164,13 @@ class MachineSection:
     """How the study uses the machine; changes when results come, not (up to rounding) what they are.
 
     `cache_gb` bounds the decoded images on disk at one input size; those beyond it are decoded in every epoch.
+    `devices_per_run`: GPUs that train one run together, or processes on the CPU; the batch is shared among them.
     """
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
     workers: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     cache_gb: Annotated[float, Field(ge=0)] = 64.0
+    devices_per_run: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -447,14 +449,17 @@ def _spec(
     )
 
 
-def with_executor(study: Study, kind: ExecutorKind) -> Study:
-    """The same study, placed by another executor.
+def placed(study: Study, kind: ExecutorKind | None = None, devices_per_run: int | None = None) -> Study:
+    """The same study, placed by another executor, or each of its runs trained by another number of devices together.
 
     Raises:
-        StudyError: its settings are not for that one.
+        StudyError: its settings are not for that.
     """
-    changed = replace(study, executor=replace(study.executor, kind=kind))
-    _check_executor(changed.executor, Path("study file"))
+    executor = replace(study.executor, kind=kind) if kind else study.executor
+    n = devices_per_run or study.machine.devices_per_run
+    changed = replace(study, executor=executor, machine=replace(study.machine, devices_per_run=n))
+    _check_executor(executor, Path("study file"))
+    _check_devices(changed, Path("study file"))
     return changed
 
 
@@ -543,6 +548,24 @@ def _check_executor(executor: ExecutorSection, path: Path) -> None:
         raise StudyError(path.name, f"executor.{problem}", "correct or remove the setting")
 
 
+def _check_devices(study: Study, path: Path) -> None:
+    """What shares a batch must be there for each run, and has something to do."""
+    n, executor = study.machine.devices_per_run, study.executor
+    if n == 1:
+        return
+    problem, fix = "", "set it to 1"
+    if study.imported or not any(method_of(name).is_shareable for name in study.finetune.methods):
+        problem = "no run of the study trains a backbone, which is all that devices share"
+    elif n > study.finetune.batch_size:
+        problem = f"more than finetune.batch_size = {study.finetune.batch_size} images"
+        fix = "lower it"
+    elif executor.kind != "local" and executor.gpus not in (0, n):
+        problem = f"executor.gpus = {executor.gpus:g} is what {executor.kind} gives each run"
+        fix = f"set executor.gpus = {n}, or 0 where there are none"
+    if problem:
+        raise StudyError(path.name, f"machine.devices_per_run = {n}: {problem}", fix)
+
+
 def _check_imported(study: Study, path: Path) -> None:
     """A folder of imported checkpoints says what they are, and no other does."""
     if (study.study.kind == "import") != (study.imported is not None):
@@ -580,6 +603,7 @@ def _checked(study: Study, path: Path) -> Study:
                 "correct the value",
             )
     _check_executor(study.executor, path)
+    _check_devices(study, path)
     if study.finetune.warmup_epochs >= study.finetune.epochs > 1:
         raise StudyError(
             path.name,

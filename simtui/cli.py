@@ -101,6 +101,7 @@ def serve(studies: tuple[Path, ...], port: int) -> None:
         "simtui run study.toml",
         "simtui run study.toml --out results/isic2018 --wait",
         "simtui run results/isic2018",
+        "simtui run study.toml --devices-per-run 2",
         "simtui run study.toml --executor slurm",
     )
 )
@@ -111,8 +112,15 @@ def serve(studies: tuple[Path, ...], port: int) -> None:
     type=click.Choice(["local", "ray", "slurm"]),
     help="What places the runs; kept in the study folder.  [default: as the study says, else local]",
 )
+@click.option(
+    "--devices-per-run",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="GPUs that train one run together, each a part of every batch, or processes of a CPU; kept in the study "
+    "folder.  [default: as the study says, else 1]",
+)
 @click.option("--wait", is_flag=True, help="Stay and show progress; ctrl+c stops the study at the next epoch.")
-def run(study: Path, out: Path | None, executor: ExecutorKind | None, wait: bool) -> None:
+def run(study: Path, out: Path | None, executor: ExecutorKind | None, devices_per_run: int | None, wait: bool) -> None:
     """Start or continue a study; it outlives the terminal.
 
     STUDY is a study file, or the folder of a study that is to go on. Finished runs are kept, interrupted ones continue
@@ -120,17 +128,16 @@ def run(study: Path, out: Path | None, executor: ExecutorKind | None, wait: bool
     study says what a run gets.
     """
     from engine.jobs.launch import make_study_folder
-    from engine.study import load_study, with_executor
+    from engine.study import load_study, placed
     from simtui.follow import start
 
     if study.is_dir():
         folder = _study_folder(study)
-        if executor and executor != folder.study.executor.kind:
-            folder = make_study_folder(with_executor(folder.study, executor), study)
+        request = placed(folder.study, executor, devices_per_run)
+        if request != folder.study:
+            folder = make_study_folder(request, study)
     else:
-        request = load_study(study)
-        if executor:
-            request = with_executor(request, executor)
+        request = placed(load_study(study), executor, devices_per_run)
         folder = make_study_folder(request, out or study.parent / "studies" / request.study.name)
     start(folder, waits=wait, again="simtui run")
 

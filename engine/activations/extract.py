@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,6 +17,28 @@ from engine.errors import NonFiniteError
 
 BATCH_SIZE = 128
 Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Portion:
+    """Which batches this process looks at: every `n_processes`-th, from the `process`-th on.
+
+    Whole batches, so that a device computes what it would compute of all of them. `merge` gives the rows of all
+    processes in each, from this one's own, where they belong and how many there are.
+    """
+
+    process: int = 0
+    n_processes: int = 1
+    merge: Callable[[np.ndarray, np.ndarray, int], np.ndarray] = lambda own, rows, n: own
+
+    def starts(self, n: int) -> range:
+        """Where the batches begin."""
+        return range(self.process * BATCH_SIZE, n, self.n_processes * BATCH_SIZE)
+
+    def has(self, n: int) -> np.ndarray:
+        """`(n,)` whether an image is in one of them."""
+        found: np.ndarray = np.arange(n) // BATCH_SIZE % self.n_processes == self.process
+        return found
 
 
 def standardised(images: Tensor, info: BackboneInfo) -> Tensor:
@@ -44,6 +67,7 @@ def extract(
     layer_rows: np.ndarray | None = None,
     progress: Progress | None = None,
     as_computed: bool = False,
+    portion: Portion = Portion(),
 ) -> Activations:
     """Embeds all images of a cache; keeps the pooled outputs of every layer for some of them.
 
@@ -53,6 +77,7 @@ def extract(
         as_computed: the layers stay float32; else they are rounded as they are stored. Rounding costs nothing that is
             seen unless a layer hardly differs between images beside a large mean.
         layer_rows: `(m,)` rows, in increasing order, whose layer outputs are kept; None for none.
+        portion: of the images, where several processes share them; what is returned is of all.
     Returns:
         `embedding` of all `n` images; `pooled` of the `m`; `ids` of all.
     Raises:
@@ -63,11 +88,12 @@ def extract(
     wanted = np.zeros(len(ids), bool)
     if layer_rows is not None:
         wanted[layer_rows] = True
-    embeddings: list[np.ndarray] = []
-    kept: dict[str, list[list[np.ndarray]]] = {}
+    embeddings = [np.empty((0, info.n_features), np.float32)]
+    empty = [np.empty((0, width), np.float32) for width in info.widths]
+    kept = {pooling: [[each] for each in empty] for pooling in (info.poolings if wanted.any() else ())}
     was_training = backbone.training
     backbone.eval()
-    for start, batch in _batches(cache.pixels, info, next(backbone.parameters()).device):
+    for start, batch in _batches(cache.pixels, info, next(backbone.parameters()).device, portion):
         mask = wanted[start : start + len(batch)]
         if mask.any():
             outputs = backbone.forward_blocks(batch)
@@ -75,8 +101,7 @@ def extract(
             chosen = torch.from_numpy(np.flatnonzero(mask)).to(batch.device)
             for pooling in info.poolings:
                 values: tuple[Tensor, ...] = getattr(outputs, pooling)
-                parts = kept.setdefault(pooling, [[] for _ in values])
-                for part, layer in zip(parts, values, strict=True):
+                for part, layer in zip(kept[pooling], values, strict=True):
                     part.append(layer[chosen].float().cpu().numpy())
         else:
             embedding = backbone(batch)
@@ -84,8 +109,14 @@ def extract(
         if progress:
             progress(min(start + len(batch), len(ids)), len(ids))
     backbone.train(was_training)
-    pooled = {pooling: tuple(map(np.concatenate, parts)) for pooling, parts in kept.items()}
-    found = Activations(ids, np.concatenate(embeddings), info.layers if pooled else (), pooled)
+    is_own = portion.has(len(ids))
+    rows, own_of_layers = np.flatnonzero(is_own), np.flatnonzero(is_own[wanted])
+    embedding_of_all = portion.merge(np.concatenate(embeddings), rows, len(ids))
+    pooled = {
+        pooling: tuple(portion.merge(np.concatenate(part), own_of_layers, int(wanted.sum())) for part in parts)
+        for pooling, parts in kept.items()
+    }
+    found = Activations(ids, embedding_of_all, info.layers if pooled else (), pooled)
     _check_finite(found, np.flatnonzero(wanted))
     if as_computed:
         return found
@@ -98,8 +129,10 @@ def key_of(info: BackboneInfo, images_digest: str) -> str:
     return activation_key(info.weights_sha256 or info.weights_source, images_digest, preprocessing)
 
 
-def _batches(pixels: Pixels, info: BackboneInfo, device: torch.device) -> Iterator[tuple[int, Tensor]]:
-    starts = range(0, len(pixels), BATCH_SIZE)
+def _batches(
+    pixels: Pixels, info: BackboneInfo, device: torch.device, portion: Portion
+) -> Iterator[tuple[int, Tensor]]:
+    starts = portion.starts(len(pixels))
     read = Prefetched(lambda start: np.array(pixels[start : start + BATCH_SIZE]), starts)
     for start, batch in zip(starts, read, strict=True):
         moved = torch.from_numpy(batch).to(device, non_blocking=True)

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.finetune.team import Share
+
 CROP_AREA = (0.5, 1.0)
 CROP_RATIO = (3 / 4, 4 / 3)
 _GREY = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow's "L"
@@ -37,7 +39,9 @@ class Augmentation:
     colour: float = 0.0
 
 
-def augmented(pixels: Tensor, augmentation: Augmentation, generator: torch.Generator) -> Tensor:
+def augmented(
+    pixels: Tensor, augmentation: Augmentation, generator: torch.Generator, share: Share | None = None
+) -> Tensor:
     """A random resized crop of every image, then random flips, rotation about the crop's centre, and colour.
 
     Crops have 50 to 100 % of the area, sides 3 : 4 to 4 : 3, and lie on whole pixels. Where a rotated crop reaches
@@ -46,20 +50,23 @@ def augmented(pixels: Tensor, augmentation: Augmentation, generator: torch.Gener
     Args:
         pixels: `(n, s, s, 3)` uint8, on any device.
         generator: of the CPU, so that every device draws the same numbers.
+        share: which rows of a batch the pixels are, where they are not all: what is drawn for each image is the same.
     Returns:
         `(n, 3, size, size)` float32 in [0, 1], bilinear.
     """
-    n, side = len(pixels), pixels.shape[1]
-    boxes, mirrored = _boxes(n, side, augmentation.flips, generator)
+    share = share or Share.whole(len(pixels))
+    n, side = share.n, pixels.shape[1]
+    boxes, mirrored = (each[share.rows] for each in _boxes(n, side, augmentation.flips, generator))
     angles = torch.zeros(n)
     if augmentation.rotation:
         angles = torch.deg2rad(augmentation.rotation * (2 * torch.rand(n, generator=generator) - 1))
+    angles = angles[share.rows]
     factors = 1 + augmentation.colour * (2 * torch.rand(3, n, generator=generator) - 1) if augmentation.colour else None
     if pixels.device.type == "cpu" and not augmentation.rotation:
         images = _cropped_bytes(pixels, boxes, mirrored, augmentation.size)
     else:
         images = _sampled(pixels, boxes, mirrored, angles, augmentation.size)
-    return images if factors is None else _coloured(images, factors.to(images.device))
+    return images if factors is None else _coloured(images, factors[:, share.rows].to(images.device))
 
 
 def _boxes(n: int, side: int, flips: str, generator: torch.Generator) -> tuple[Tensor, Tensor]:

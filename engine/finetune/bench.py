@@ -11,6 +11,7 @@ from engine.activations.store import ActivationStore
 from engine.errors import DeviceMemoryError
 from engine.finetune.inputs import Inputs
 from engine.finetune.reference import Reference
+from engine.finetune.team import ALONE, Team
 from engine.runs.record import Session
 
 
@@ -31,7 +32,10 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a run happens: the device, its precision, the inputs, θ*, the activation store, and the process."""
+    """Where a run happens: the device, its precision, the inputs, θ*, the activation store, and the process.
+
+    `team`: the processes that compute the run together, of which this one leads.
+    """
 
     device: torch.device
     precision: str
@@ -39,6 +43,7 @@ class Bench:
     reference: Reference
     store: ActivationStore
     session: Session
+    team: Team = ALONE
 
 
 def memory_error(where: str, device: torch.device, batch_size: int) -> DeviceMemoryError:

@@ -31,6 +31,7 @@ from engine.finetune.optimiser import Depths
 from engine.finetune.recipes import make_recipe
 from engine.finetune.recipes.recipe import Recipe
 from engine.finetune.reference import Reference
+from engine.finetune.team import ALONE, Share, Team
 from engine.finetune.trainer import StepReport, Trainer, draw_head
 from engine.runs.record import remake_run
 from engine.study import FinetuneSection, RunSpec, needs_run
@@ -66,13 +67,21 @@ class Learner(Protocol):
 
 
 def make_learner(
-    spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs, precision: str, runs_path: Path
+    spec: RunSpec,
+    backbone: Backbone,
+    reference: Reference,
+    inputs: Inputs,
+    precision: str,
+    runs_path: Path,
+    team: Team = ALONE,
 ) -> Learner:
     """The learner of a method, ready for its first epoch, on the device of `backbone`.
 
     Args:
         backbone: θ*, which the learner may change.
         runs_path: the folder of all runs, for what is made from another.
+        team: of the processes that train a backbone together; in those that do not lead, each method of the learner is
+            to be called when `Team.tell` says so.
     Raises:
         StudyError: the method cannot be used on this backbone, or the run that it needs is not done.
         MachineError: the method needs a library that is not installed.
@@ -83,15 +92,23 @@ def make_learner(
         made: Learner = import_module(method.module).make(spec, model, inputs, runs_path / needed)
         return made
     if method.trains_backbone:
-        return ImageLearner(spec, backbone, reference, inputs, precision)
+        return ImageLearner(spec, backbone, reference, inputs, precision, team)
     return FeatureLearner(spec, backbone, reference, inputs)
 
 
 class ImageLearner:
     """Trains backbone and head on augmented images, by the recipe of the method."""
 
-    def __init__(self, spec: RunSpec, backbone: Backbone, reference: Reference, inputs: Inputs, precision: str) -> None:
-        self._inputs = inputs
+    def __init__(
+        self,
+        spec: RunSpec,
+        backbone: Backbone,
+        reference: Reference,
+        inputs: Inputs,
+        precision: str,
+        team: Team = ALONE,
+    ) -> None:
+        self._inputs, self._team = inputs, team
         if not method_of(spec.method).starts_pretrained:
             initialise(backbone, spec.seed)
         backbone.requires_grad_(True)
@@ -101,7 +118,7 @@ class ImageLearner:
         self._objective = objective_of(spec, inputs)
         batches = _ImageBatches(inputs.splits["train"].pixels, info, spec.finetune, device)
         self._trainer = Trainer(
-            spec, self._recipe, self._objective, batches, depths=_depths(backbone), precision=precision
+            spec, self._recipe, self._objective, batches, depths=_depths(backbone), precision=precision, team=team
         )
 
     @property
@@ -111,19 +128,23 @@ class ImageLearner:
 
     def train_loss(self) -> float:
         """See `Learner`."""
-        return train_loss(self._seen, self._inputs, self._objective)
+        self._team.tell("train_loss", 0)
+        return train_loss(self._seen, self._inputs, self._objective, self._team)
 
     def train_epoch(self, epoch: int, report: StepReport) -> dict[str, float]:
         """See `Learner`."""
+        self._team.tell("train_epoch", epoch)
         return self._trainer.train_epoch(epoch, report)
 
     def observe(self) -> Observation:
         """See `Learner`."""
-        return observe(self._seen, self._inputs)
+        self._team.tell("observe", 0)
+        return observe(self._seen, self._inputs, self._team)
 
     def origin_embedding(self) -> np.ndarray | None:
         """See `Learner`."""
-        return origin_embedding(self._seen, self._inputs)
+        self._team.tell("origin_embedding", 0)
+        return origin_embedding(self._seen, self._inputs, self._team)
 
     def weights(self) -> dict[str, Tensor]:
         """See `Learner`."""
@@ -135,6 +156,7 @@ class ImageLearner:
 
     def restore(self, tensors: Mapping[str, Tensor], epoch: int) -> None:
         """See `Learner`."""
+        self._team.tell("restore", epoch)
         self._trainer.restore(tensors, epoch)
 
     @property
@@ -232,10 +254,10 @@ class _ImageBatches:
         batch = torch.from_numpy(self._pixels[rows])
         return batch.pin_memory() if self._device.type == "cuda" else batch
 
-    def prepare(self, gathered: Tensor, generator: torch.Generator) -> Tensor:
+    def prepare(self, gathered: Tensor, generator: torch.Generator, share: Share) -> Tensor:
         """See `Batches`."""
         pixels = gathered.to(self._device, non_blocking=True)
-        return standardised(augmented(pixels, self._augmentation, generator), self._info)
+        return standardised(augmented(pixels, self._augmentation, generator, share), self._info)
 
 
 class _FeatureBatches:
@@ -248,7 +270,7 @@ class _FeatureBatches:
         """See `Batches`."""
         return torch.from_numpy(rows)
 
-    def prepare(self, gathered: Tensor, generator: torch.Generator) -> Tensor:
+    def prepare(self, gathered: Tensor, generator: torch.Generator, share: Share) -> Tensor:
         """See `Batches`."""
         return self._features[gathered.to(self._features.device)]
 

@@ -54,6 +54,11 @@ class Method:
     cost: float = 1.0
     resume: float = 3.0
 
+    @property
+    def is_shareable(self) -> bool:
+        """Whether several devices compute one run together: only training of a backbone is worth it."""
+        return self.trains_backbone and not self.needs
+
 
 METHODS: Mapping[str, Method] = {
     method.name: method

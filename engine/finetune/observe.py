@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engine.activations.extract import Progress, extract
+from engine.activations.extract import Portion, Progress, extract
 from engine.activations.store import Activations
 from engine.backbones.backbone import Backbone
 from engine.data.pixels import PixelCache
 from engine.finetune.classifier import Classifier
 from engine.finetune.inputs import Inputs
 from engine.finetune.objective import Objective
+from engine.finetune.team import ALONE, Team
 from engine.study import RunSpec
 
 
@@ -32,39 +33,45 @@ class Observation:
     probes: Mapping[str, Activations]
 
 
-def observe(model: Classifier, inputs: Inputs) -> Observation:
-    """Looks at the validation and test images, and at the origin images that are compared, in eval mode."""
-    test, probes = look(model.backbone, inputs)
-    val_embedding = embedding_of(model, inputs.splits["val"])
+def observe(model: Classifier, inputs: Inputs, team: Team = ALONE) -> Observation:
+    """Looks at the validation and test images, and at the origin images that are compared, in eval mode.
+
+    The processes of a team share the images, and all get all that was seen.
+    """
+    test, probes = look(model.backbone, inputs, team=team)
+    val_embedding = embedding_of(model, inputs.splits["val"], team)
     logits = {"val": logits_of(model.head, val_embedding), "test": logits_of(model.head, test)}
     return Observation(logits, probes)
 
 
 def look(
-    backbone: Backbone, inputs: Inputs, progress: Progress | None = None
+    backbone: Backbone, inputs: Inputs, progress: Progress | None = None, team: Team = ALONE
 ) -> tuple[np.ndarray, dict[str, Activations]]:
     """What a backbone makes of the test images, `(n, d)`, and of those that are compared: see `Observation.probes`.
 
     Args:
         progress: is told how many of all images are seen, and how many there are.
+        team: of the processes that share the images.
     """
     origin, n_test = inputs.origin_probe, len(inputs.splits["test"].items)
     n_all = n_test + (len(origin.items) if origin else 0)
+    portion = _portion(team)
 
     def counted(before: int) -> Progress | None:
         return (lambda done, _: progress(before + done, n_all)) if progress else None
 
-    test = extract(backbone, inputs.splits["test"], layer_rows=inputs.probe_rows, progress=counted(0))
+    rows = inputs.probe_rows
+    test = extract(backbone, inputs.splits["test"], layer_rows=rows, progress=counted(0), portion=portion)
     probes = {"target": inputs.probe_activations(test)}
     if origin:
         rows = np.arange(len(origin.items))
-        probes["origin"] = extract(backbone, origin, layer_rows=rows, progress=counted(n_test))
+        probes["origin"] = extract(backbone, origin, layer_rows=rows, progress=counted(n_test), portion=portion)
     return test.embedding, probes
 
 
-def train_loss(model: Classifier, inputs: Inputs, objective: Objective) -> float:
+def train_loss(model: Classifier, inputs: Inputs, objective: Objective, team: Team = ALONE) -> float:
     """The loss of the task on the training images as they are, in nats."""
-    logits = logits_of(model.head, embedding_of(model, inputs.splits["train"]))
+    logits = logits_of(model.head, embedding_of(model, inputs.splits["train"], team))
     return float(objective.loss(logits.double()))
 
 
@@ -80,14 +87,18 @@ def objective_of(spec: RunSpec, inputs: Inputs) -> Objective:
     )
 
 
-def origin_embedding(model: Classifier, inputs: Inputs) -> np.ndarray | None:
+def origin_embedding(model: Classifier, inputs: Inputs, team: Team = ALONE) -> np.ndarray | None:
     """`(n, d)` of the origin images; None where the study has no origin set."""
-    return embedding_of(model, inputs.origin) if inputs.origin else None
+    return embedding_of(model, inputs.origin, team) if inputs.origin else None
 
 
-def embedding_of(model: Classifier, cache: PixelCache) -> np.ndarray:
+def embedding_of(model: Classifier, cache: PixelCache, team: Team = ALONE) -> np.ndarray:
     """`(n, d)` of the images of a cache."""
-    return extract(model.backbone, cache).embedding
+    return extract(model.backbone, cache, portion=_portion(team)).embedding
+
+
+def _portion(team: Team) -> Portion:
+    return Portion(team.rank, team.size, team.merged)
 
 
 @torch.inference_mode()

@@ -39,6 +39,7 @@ def execute_run(run_path: Path, record: RunRecord, bench: Bench, watcher: Watche
     Raises:
         TrainingError: the loss is not finite.
         DeviceMemoryError: the device's memory is too small, now or at all.
+        ProcessLostError: another process of the team has ended.
         NoSpaceError: the disk is full.
     """
     try:
@@ -55,7 +56,7 @@ class _Run:
         self._trains_backbone = method_of(self._spec.method).trains_backbone
         backbone = load_reference_backbone(self._spec.backbone, bench.device)
         self._learner: Learner = make_learner(
-            self._spec, backbone, bench.reference, bench.inputs, bench.precision, run_path.parent
+            self._spec, backbone, bench.reference, bench.inputs, bench.precision, run_path.parent, bench.team
         )
         self._meter = Meter(self._spec, bench)
 

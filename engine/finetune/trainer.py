@@ -22,6 +22,8 @@ from engine.finetune.checkpoints import optimiser_tensors, restore_optimiser
 from engine.finetune.objective import Objective
 from engine.finetune.optimiser import Depths, Optimiser
 from engine.finetune.recipes.recipe import Phase, Recipe
+from engine.finetune.shared_batch import SharedBatch
+from engine.finetune.team import ALONE, Share, Team
 from engine.study import RunSpec
 
 StepReport = Callable[[int, int, int, float, float], None]
@@ -34,20 +36,35 @@ class Batches(Protocol):
     def gather(self, rows: np.ndarray) -> Tensor:
         """Rows of the training split, read ahead in a thread of its own."""
 
-    def prepare(self, gathered: Tensor, generator: torch.Generator) -> Tensor:
-        """What the model takes, on its device; only this stage may draw random numbers."""
+    def prepare(self, gathered: Tensor, generator: torch.Generator, share: Share) -> Tensor:
+        """What the model takes, on its device; only this stage may draw random numbers, and does for the whole batch.
+
+        Args:
+            share: which rows of the batch were gathered.
+        """
 
 
 class Trainer:
-    """The task's loss and the recipe's penalty, AdamW, warm-up and cosine decay, gradients clipped by norm."""
+    """The task's loss and the recipe's penalty, AdamW, warm-up and cosine decay, gradients clipped by norm.
+
+    The processes of a team make the same steps, each computing its share of the batch.
+    """
 
     def __init__(
-        self, spec: RunSpec, recipe: Recipe, objective: Objective, batches: Batches, *, depths: Depths, precision: str
+        self,
+        spec: RunSpec,
+        recipe: Recipe,
+        objective: Objective,
+        batches: Batches,
+        *,
+        depths: Depths,
+        precision: str,
+        team: Team = ALONE,
     ) -> None:
         self._spec, self._recipe, self._batches, self._precision = spec, recipe, batches, precision
         self._model, self._extra = recipe.model, recipe.extra
         self._device = next(self._model.parameters()).device
-        self._objective, self._depths = objective, depths
+        self._objective, self._depths, self._team = objective, depths, team
         self._ends = _ends(len(objective), spec.finetune.batch_size, _normalises_batches(self._model))
         self._n_steps = len(self._ends)
         phases = recipe.phases()
@@ -64,20 +81,25 @@ class Trainer:
             the mean of what the method adds to it, where it adds something.
         Raises:
             TrainingError: the loss is not finite; the weights of this epoch are not to be kept.
+            ProcessLostError: another process of the team has ended.
         """
         generator = generator_of(self._spec.seed, "epoch", epoch)
         # Dropout and stochastic depth draw from the global state.
         torch.manual_seed(int(torch.randint(2**62, (), generator=generator)))
         order = self._objective.order(generator)
         parts = [np.sort(part) for part in np.split(order, self._ends[:-1])]
-        gathered = Prefetched(self._batches.gather, parts)
+        shares = [self._team.share(len(part)) for part in parts]
+        gathered = Prefetched(
+            self._batches.gather, [part[share.rows] for part, share in zip(parts, shares, strict=True)]
+        )
         self._enter(epoch)
         parameters = [*self._model.parameters(), *self._extra.parameters()]
         total, n_seen, penalties = 0.0, 0, []
-        for step, (rows, part) in enumerate(zip(parts, gathered, strict=True)):
-            batch = self._batches.prepare(part, generator)
-            with self._autocast():
-                logits, kept = self._recipe.forward(batch)
+        for step, (rows, share, part) in enumerate(zip(parts, shares, gathered, strict=True)):
+            batch = self._batches.prepare(part, generator, share)
+            with self._autocast(), self._sharing(share):
+                outputs = self._recipe.forward(batch)
+            logits, kept = self._team.whole(share, outputs)
             loss = self._objective.loss(logits.float(), rows)
             value = float(loss.detach())
             self._check(value, "loss", epoch, step)
@@ -86,12 +108,13 @@ class Trainer:
                 penalties.append(float(penalty.detach()) * len(rows))
                 self._check(penalties[-1], "penalty", epoch, step)
                 loss = loss + penalty.to(loss)
-            loss.backward()
+            self._team.backward(loss, parameters)
             torch.nn.utils.clip_grad_norm_(parameters, self._spec.finetune.gradient_clip)
             self._optimiser.step((epoch - 1 - self._n_before) * self._n_steps + step)
             self._recipe.after_step((epoch - 1) * self._n_steps + step + 1)
             total, n_seen = total + value * len(rows), n_seen + len(rows)
             report(step + 1, self._n_steps, n_seen, value, gathered.waited_s)
+        self._team.check_alike(self._model, epoch)
         losses = {"train_loss": total / n_seen}
         return losses | {"train_penalty": sum(penalties) / n_seen} if penalties else losses
 
@@ -131,6 +154,9 @@ class Trainer:
             phase.n_epochs,
         )
         return n_before, made
+
+    def _sharing(self, share: Share) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext() if self._team.size == 1 else SharedBatch(share)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
         if self._precision == "bfloat16":

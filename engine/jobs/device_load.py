@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,14 +21,14 @@ class DeviceLoad:
 
 
 class DeviceMeter:
-    """Measures one device; what fails once is not asked again, so that its absence is logged once."""
+    """Measures the devices of a run; what fails once is not asked again, so that its absence is logged once."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._has_memory = self._has_utilisation = device.type == "cuda"
+    def __init__(self, devices: Sequence[torch.device]) -> None:
+        self._devices = devices
+        self._has_memory = self._has_utilisation = devices[0].type == "cuda"
 
     def read(self) -> DeviceLoad:
-        """The device now; a driver that does not answer costs the figure, never the run."""
+        """The devices now, their memory together; a driver that does not answer costs the figure, never the run."""
         used_mb, total_mb = self._memory_mb()
         return DeviceLoad(used_mb, total_mb, self._utilisation())
 
@@ -35,19 +36,19 @@ class DeviceMeter:
         if not self._has_memory:
             return None, None
         try:
-            free, total = torch.cuda.mem_get_info(self._device)
+            found = [torch.cuda.mem_get_info(device) for device in self._devices]
         except RuntimeError as error:
             self._has_memory = False
-            _log.info("the memory of %s cannot be measured: %s", self._device, error)
+            _log.info("the memory of %s cannot be measured: %s", self._devices[0], error)
             return None, None
-        return (total - free) / 1e6, total / 1e6
+        return sum(total - free for free, total in found) / 1e6, sum(total for _, total in found) / 1e6
 
     def _utilisation(self) -> float | None:
         if not self._has_utilisation:
             return None
         try:
-            return torch.cuda.utilization(self._device) / 100
+            return sum(torch.cuda.utilization(device) for device in self._devices) / len(self._devices) / 100
         except Exception as error:  # pynvml is missing, or its own error: a part of a shared device has no such figure
             self._has_utilisation = False
-            _log.info("the load of %s cannot be measured: %s", self._device, error)
+            _log.info("the load of %s cannot be measured: %s", self._devices[0], error)
             return None

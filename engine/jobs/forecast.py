@@ -117,7 +117,7 @@ def forecast(
     """
     known = [facts[each.name] for each in study.backbone]
     missing = tuple(each.name for each in known if each.name not in speeds)
-    n_workers = max((each.n_workers for each in speeds.values()), default=1)
+    n_workers = max(1, max((each.n_workers for each in speeds.values()), default=1) // study.machine.devices_per_run)
     disk = (
         _decoded(study, images, known),
         _of_all("checkpoints", f"{_kept_epochs(study)}", known, lambda each: _checkpoint_bytes(study, images, each)),
@@ -233,10 +233,12 @@ def _times(
     parts.append(Part("pre-trained models", looks, "one look at all images, for all runs"))
     for method in _methods(study):
         a_seed = sum(_run_s(study, images, method, speeds[each.name]) for each in known)
-        devices = max(speeds[each.name].n_devices for each in known)
+        n_at_once = max(1, max(speeds[each.name].n_devices for each in known) // study.machine.devices_per_run)
         how = "a pass over all images an epoch" if method.trains_backbone else "on the features of that look"
         how = f"made from the runs of {method.needs}" if method.needs else how
-        parts.append(Part(method.name, study.finetune.seeds * a_seed / devices, how))
+        n = max(_n_shared_by(study, method, speeds[each.name]) for each in known)
+        how += f", were {n} devices {n} times as fast" if n > 1 else ""
+        parts.append(Part(method.name, study.finetune.seeds * a_seed / n_at_once, how))
     return tuple(parts)
 
 
@@ -250,8 +252,10 @@ def _run_s(study: Study, images: Images, method: Method, speed: Speed) -> float:
     seen = images.n_val + images.n_test + _n_origin_probe(study, images)
     # Before training the training images are looked at too; the origin set is, before and after.
     looks = (epochs + 1) * seen + images.n_train + 2 * _n_origin(study, images)
-    return (
-        epochs * images.n_train * method.cost / speed.train_images_per_s
-        + looks / speed.evaluate_images_per_s
-        + compared
-    )
+    trained = epochs * images.n_train * method.cost / speed.train_images_per_s
+    return (trained + looks / speed.evaluate_images_per_s) / _n_shared_by(study, method, speed) + compared
+
+
+def _n_shared_by(study: Study, method: Method, speed: Speed) -> int:
+    """Devices that train a run together; on a CPU its processes are about as fast as one."""
+    return study.machine.devices_per_run if method.is_shareable and speed.n_devices > 1 else 1

@@ -15,6 +15,7 @@ PLAN_FILE = "plan.json"
 class Plan:
     """Which devices there are, how many workers share them with how many threads each, and where the manifests lie.
 
+    Each worker has `devices_per_run` of the devices, or as many processes of the CPU, of so many threads each.
     `notes`: what the user should know of the images before any training: what was left out, thin classes, and the like.
     """
 
@@ -25,6 +26,15 @@ class Plan:
     manifest: str
     origin_manifest: str | None
     notes: tuple[str, ...] = ()
+    devices_per_run: int = 1
+
+    def devices_of_worker(self, slot: int) -> tuple[str, ...]:
+        """Those of one worker, its own first; workers beyond the devices share them with others."""
+        n = self.devices_per_run
+        if self.devices[0] == "cpu":
+            return ("cpu",) * n
+        start = slot % max(1, len(self.devices) // n) * n
+        return self.devices[start : start + n]
 
 
 def write_plan(path: Path, plan: Plan) -> None:

@@ -24,6 +24,7 @@ from engine.finetune.evaluate import check_computable
 from engine.finetune.inputs import Inputs
 from engine.finetune.recipes import check_recipes
 from engine.finetune.reference import Reference, load_reference_backbone, take_reference
+from engine.finetune.shared_batch import check_shareable
 from engine.jobs.machine_load import n_cpus
 from engine.jobs.plan import PLAN_FILE, Plan, write_plan
 from engine.jobs.stage import Stage, Throttled
@@ -70,7 +71,10 @@ class Preparation:
                     "free the device and run the study again",
                 ) from error
             if study.imported is None:
-                check_recipes((spec for spec in run_specs(study) if spec.backbone == section), backbone)
+                specs = [spec for spec in run_specs(study) if spec.backbone == section]
+                check_recipes(specs, backbone)
+                if study.machine.devices_per_run > 1:
+                    check_shareable(specs, backbone)
             check_computable(reference.probe.pooled, study.measure)
             if reference.origin_probe:
                 check_computable(reference.origin_probe.pooled, study.measure, "origin")
@@ -159,10 +163,33 @@ def make_plan(study: Study, manifest: str, origin_manifest: str | None) -> Plan:
     Raises:
         MachineError: the study names a device that is not there.
     """
-    devices = devices_of(study.machine.device)
-    n_workers = study.machine.workers or n_workers_of(devices)
+    devices, n = devices_of(study.machine.device), study.machine.devices_per_run
+    if study.executor.kind == "local":
+        refuse_other_number(devices, n)
+    n_workers = study.machine.workers or max(1, n_workers_of(devices) // n)
     precision = precision_of(study.finetune.precision, torch.device(devices[0]))
-    return Plan(devices, n_workers, max(1, n_cpus() // n_workers), precision, manifest, origin_manifest)
+    threads = max(1, n_cpus() // (n_workers * n))
+    return Plan(devices, n_workers, threads, precision, manifest, origin_manifest, devices_per_run=n)
+
+
+def refuse_other_number(devices: tuple[str, ...], n: int) -> None:
+    """All devices are to be shared out evenly among runs; on a CPU, processes of at least one processor each.
+
+    Raises:
+        MachineError: there are fewer than a run is to have, or some would be left over.
+    """
+    where, n_there = f"machine.devices_per_run = {n}", len(devices)
+    if devices[0] == "cpu":
+        if n > n_cpus():
+            problem = f"there is no GPU, and {n_cpus()} {'processor' if n_cpus() == 1 else 'processors'}"
+            raise MachineError(where, problem, f"set it to {n_cpus()} or less")
+    elif n > n_there:
+        problem = f"there {'is 1 GPU' if n_there == 1 else f'are {n_there} GPUs'} to choose from ({', '.join(devices)})"
+        raise MachineError(where, problem, f'set it to {n_there} or less, and machine.device to "auto"')
+    elif n_there % n:
+        fitting = " or ".join(str(each) for each in range(1, n_there + 1) if n_there % each == 0)
+        problem = f"leaves {n_there % n} of {n_there} GPUs over"
+        raise MachineError(where, problem, f"set it to {fitting}, or choose GPUs with CUDA_VISIBLE_DEVICES")
 
 
 def devices_of(wanted: str) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
-"""Takes the runs of a study one after another on one device: `python -m engine.jobs.worker STUDY --slot N [--prepare]`.
+"""Takes the runs of a study one by one on its devices: `python -m engine.jobs.worker STUDY --slot N [--prepare]`.
 
 On a cluster one process prepares the study (`--only-prepare`), and each run is one command (`--run ID`) that an
 executor places anywhere and as often as it likes: a run is claimed by its lock and goes on from its last epoch, so any
 number of workers share the queue without a server. Exit code 75: no space is left on the disk; what was being done can
-go on when there is.
+go on when there is. 76: another process of a run on several devices has ended; the run goes on in a new one.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import platform
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -29,6 +30,7 @@ from engine.errors import (
     LockedError,
     MachineError,
     NoSpaceError,
+    ProcessLostError,
     SimtuiError,
     StudyError,
 )
@@ -39,14 +41,17 @@ from engine.finetune.methods import method_of
 from engine.finetune.recipes.recipe import learning_rate
 from engine.finetune.reference import load_reference_backbone
 from engine.finetune.run import execute_run
+from engine.finetune.shared_batch import is_shared
+from engine.finetune.team import ALONE, Team
 from engine.jobs.device_load import DeviceMeter
 from engine.jobs.ending import Stopped, end_in_order
 from engine.jobs.executors.command import failure_line
-from engine.jobs.executors.executor import EXIT_PAUSED
+from engine.jobs.executors.executor import EXIT_LOST, EXIT_PAUSED
 from engine.jobs.logs import run_log
 from engine.jobs.plan import PLAN_FILE, Plan, read_plan
-from engine.jobs.prepare import Preparation, devices_of
+from engine.jobs.prepare import Preparation, devices_of, refuse_other_number
 from engine.jobs.stage import PROGRESS_FILE, Failure, RunProgress, Stage, Throttled
+from engine.jobs.team_lead import TeamLead
 from engine.lock import holder_of, locked
 from engine.runs.record import Provenance, RunRecord, Session, State, command_of, read_record, write_record
 from engine.runs.study_folder import StudyFolder
@@ -62,10 +67,11 @@ _log = logging.getLogger("simtui.worker")
 class _Watcher:
     """Writes where a run is, and looks whether the study is asked to stop."""
 
-    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int, device: torch.device, name: str) -> None:
-        """`name`: that of the device, for whoever looks at the study."""
+    def __init__(self, folder: StudyFolder, run_path: Path, epochs: int, devices: Sequence[str], name: str) -> None:
+        """`name`: that of the devices, for whoever looks at the study."""
         self._folder, self._epochs, self._name = folder, epochs, name
-        self._file, self._meter = Throttled(run_path / PROGRESS_FILE), DeviceMeter(device)
+        self._file = Throttled(run_path / PROGRESS_FILE)
+        self._meter = DeviceMeter([torch.device(each) for each in devices])
 
     def step(
         self, epoch: int, step: int, n_steps: int, images_per_s: float, loss: float | None, waited_share: float
@@ -84,14 +90,18 @@ class _Watcher:
 
 
 class Worker:
-    """One process on one device. With `is_job` it is one of a cluster, which may end it to start it elsewhere."""
+    """One process on one device, or the one that leads those of several.
+
+    With `is_job` it is one of a cluster, which may end it to start it elsewhere.
+    """
 
     def __init__(self, folder: StudyFolder, slot: int, *, is_job: bool = False) -> None:
         self._folder, self._is_job = folder, is_job
         self._plan: Plan = read_plan(folder.path / PLAN_FILE)
         if is_job:
             self._plan = _plan_of_job(folder.study, self._plan)
-        self._device = torch.device(self._plan.devices[slot % len(self._plan.devices)])
+        self._devices = self._plan.devices_of_worker(slot)
+        self._device = torch.device(self._devices[0])
         self._preparation = Preparation(folder, reports=False)
         torch.set_num_threads(self._plan.threads)
         if self._device.type == "cuda":
@@ -176,17 +186,18 @@ class Worker:
     def _run_logged(self, path: Path, record: RunRecord) -> State:
         """Expected failures end the run, not the worker; a full disk or a broken machine ends this process."""
         try:
-            name = f"{socket.gethostname()} {self._device}" if self._is_job else str(self._device)
-            watcher = _Watcher(self._folder, path, record.spec.epochs, self._device, name)
-            bench = self._bench(record)
-            if record.is_imported:
-                return execute_import(path, *bench, watcher, training_of(self._folder.study, record)).state
-            return execute_run(path, *bench, watcher).state
+            return self._execute(path, record)
         except NoSpaceError as error:
             self._end(path, State.QUEUED, f"paused: {error.problem}")
             raise
         except MachineError as error:
             self._end(path, *self._left(f"the machine could not go on: {error.problem}"))
+            raise
+        except ProcessLostError as error:
+            # Seen as interrupted: who started this process starts another, and counts. What a device waits for in this
+            # one may never come.
+            _log.error("%s: %s", record.run_id, error.problem)
+            self._end(path, State.RUNNING, error.problem)
             raise
         except DeviceMemoryError as error:
             return self._try_again(path, error)
@@ -206,6 +217,23 @@ class Worker:
         finally:
             (path / PROGRESS_FILE).unlink(missing_ok=True)
 
+    def _execute(self, path: Path, record: RunRecord) -> State:
+        """On all devices of this worker where that is worth it."""
+        is_team = is_shared(record.spec) and not record.is_imported
+        devices = self._devices if is_team else self._devices[:1]
+        name = names_of(devices)
+        name = f"{socket.gethostname()} {name}" if self._is_job else name
+        watcher = _Watcher(self._folder, path, record.spec.epochs, devices, name)
+        if len(devices) == 1:
+            bench = self._bench(record, ALONE)
+            if record.is_imported:
+                return execute_import(path, *bench, watcher, training_of(self._folder.study, record)).state
+            return execute_run(path, *bench, watcher).state
+        with TeamLead(self._folder.path.resolve(), record.run_id, devices, self._plan.threads) as lead:
+            ready = self._bench(record, lead.team)
+            lead.begin()
+            return execute_run(path, *ready, watcher).state
+
     def _left(self, reason: str) -> tuple[State, str]:
         """What becomes of a run that this process leaves: a job of a cluster is placed again unless all is to stop."""
         goes_on = self._is_job and not self._folder.stop_path.exists()
@@ -218,7 +246,7 @@ class Worker:
             return self._end(path, State.QUEUED, f"is tried again: {one_line(error)}", attempts=attempts)
         return self._end(path, State.FAILED, f"{attempts} times: {one_line(error)}", attempts=attempts)
 
-    def _bench(self, record: RunRecord) -> tuple[RunRecord, Bench]:
+    def _bench(self, record: RunRecord, team: Team) -> tuple[RunRecord, Bench]:
         backbone = load_reference_backbone(record.spec.backbone, self._device)
         inputs = self._preparation.inputs(self._plan, backbone.info.input_size)
         reference = self._preparation.reference(backbone, inputs)
@@ -239,18 +267,18 @@ class Worker:
             weights_sha256=info.weights_sha256 or "",
             learning_rate=learning_rate(spec),
         )
-        session = self._session(spec)
+        session = self._session(spec, self._devices[: team.size])
         refuse_other_settings(record, provenance, session)
         store = ActivationStore(self._folder.activations_path)
-        bench = Bench(self._device, self._plan.precision, inputs, reference, store, session)
+        bench = Bench(self._device, self._plan.precision, inputs, reference, store, session, team)
         return record.with_(provenance=provenance), bench
 
-    def _session(self, spec: RunSpec) -> Session:
+    def _session(self, spec: RunSpec, devices: Sequence[str]) -> Session:
         packages = [*_PACKAGES, *filter(None, [method_of(spec.method).package])]
         return Session(
             first_epoch=0,
             host=socket.gethostname(),
-            device=_device_name(self._device),
+            device=_description_of(devices),
             precision=self._plan.precision,
             threads=self._plan.threads,
             versions={package: version(package) for package in packages} | {"python": platform.python_version()},
@@ -297,7 +325,11 @@ def _plan_of_job(study: Study, plan: Plan) -> Plan:
         MachineError: the job was to have a GPU, and sees none.
     """
     refuse_missing_gpu(study)
-    return replace(plan, devices=devices_of(study.machine.device)[:1], threads=max(1, int(study.executor.cpus)))
+    n = study.machine.devices_per_run
+    devices = devices_of(study.machine.device)
+    refuse_other_number(devices[:n], n)  # it may see more than it was given
+    threads = max(1, int(study.executor.cpus) // n)
+    return replace(plan, devices=devices[:n], threads=threads, devices_per_run=n)
 
 
 def refuse_missing_gpu(study: Study) -> None:
@@ -364,10 +396,18 @@ def _of_inputs(inputs: Inputs, *, has_labels: bool) -> Provenance:
     )
 
 
-def _device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return f"{device} {torch.cuda.get_device_name(device)}"
-    return f"cpu {platform.machine()}"
+def names_of(devices: Sequence[str]) -> str:
+    """The devices of a run in few words: `cuda:0`, `cuda:0+1`, `cpu`, `cpu ×2`."""
+    first, *others = devices
+    if first == "cpu":
+        return f"cpu ×{len(devices)}" if others else "cpu"
+    return "+".join([first, *(each.removeprefix("cuda:") for each in others)])
+
+
+def _description_of(devices: Sequence[str]) -> str:
+    """The same with what they are; one name where they are of one kind."""
+    kinds = [torch.cuda.get_device_name(each) if each.startswith("cuda") else platform.machine() for each in devices]
+    return f"{names_of(devices)} {', '.join(dict.fromkeys(kinds))}"
 
 
 def main(arguments: list[str]) -> int:
@@ -394,6 +434,8 @@ def main(arguments: list[str]) -> int:
             Worker(folder, 0, is_job=True).run_one(options.run)
         elif not options.only_prepare:
             Worker(folder, options.slot).run()
+    except ProcessLostError:
+        return EXIT_LOST
     except SimtuiError as error:
         _log.error("%s", error)
         if is_job:

@@ -138,5 +138,5 @@ class StudyFolder:
 
     def _seen(self, record: RunRecord) -> RunRecord:
         if record.state is State.RUNNING and holder_of(self.run_lock_path(record.run_id)) is None:
-            return record.with_(state=State.INTERRUPTED, reason="the process that ran it has ended")
+            return record.with_(state=State.INTERRUPTED, reason=record.reason or "the process that ran it has ended")
         return record

@@ -186,7 +186,7 @@ def _machine(progress: StudyProgress, details: JobDetails | None, width: int, ma
         entries: list[Line] = [(Span("CPU load", DIM), Span(cpu)), (Span("memory", DIM), Span(memory))]
     else:
         entries = [(Span(f"CPU and memory of {host}", DIM), Span(f" {NO_VALUE}"))]
-    devices = {hint.device: hint for hint in progress.runs.values() if hint.device not in ("", "cpu")}
+    devices = {hint.device: hint for hint in progress.runs.values() if hint.device.partition(" ")[0] not in ("", "cpu")}
     entries += [_device(name, devices[name]) for name in sorted(devices, key=lambda each: (len(each), each))]
     lines: list[list[Span]] = [[Span(" ")]]
     for i, entry in enumerate(entries):

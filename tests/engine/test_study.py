@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from engine.study import (
     freeze_study,
     load_study,
     n_probe_epochs,
+    placed,
     run_specs,
-    with_executor,
 )
 from engine.study_changes import extended_study
 
@@ -340,10 +341,53 @@ def test_where_runs_are_placed_is_read_and_frozen(tmp_path: Path) -> None:
     assert study.executor.extra == {"constraint": "a100", "nice": 5} and study.executor.memory_gb == 32
     (tmp_path / "frozen.toml").write_text(freeze_study(study))
     assert load_study(tmp_path / "frozen.toml") == study
-    assert with_executor(study, "ray").executor.kind == "ray"
+    assert placed(study, "ray").executor.kind == "ray"
     half = _with_executor(tmp_path, 'kind = "ray"\ngpus = 0.5\naddress = "10.0.0.1:6379"')
     with pytest.raises(StudyError, match=r"executor\.gpus = 0\.5: need a whole number"):
-        with_executor(half, "slurm")
+        placed(half, "slurm")
+
+
+def test_how_many_devices_train_a_run_is_no_part_of_its_name(tmp_path: Path) -> None:
+    study = _load(tmp_path, TEXT)
+    shared = placed(study, devices_per_run=4)
+    assert shared.machine.devices_per_run == 4 and run_specs(shared) == run_specs(study)
+    (tmp_path / "frozen.toml").write_text(freeze_study(shared))
+    assert load_study(tmp_path / "frozen.toml") == shared
+    assert extended_study(study, shared) == shared
+    assert placed(shared, devices_per_run=1) == study
+
+
+@pytest.mark.parametrize(
+    ("machine", "says"),
+    [
+        ("devices_per_run = 0", "need a number from 1"),
+        ("devices_per_run = 33\n[finetune]\nbatch_size = 32", r"= 33: more than finetune\.batch_size = 32 images"),
+        (
+            'devices_per_run = 2\n[finetune]\nmethods = ["linear"]',
+            r"= 2: no run of the study trains a backbone, which is all that devices share \(fix: set it to 1\)",
+        ),
+        (
+            'devices_per_run = 2\n[executor]\nkind = "slurm"',
+            r"= 2: executor\.gpus = 1 is what slurm gives each run \(fix: set executor\.gpus = 2, or 0",
+        ),
+    ],
+)
+def test_devices_that_cannot_share_are_refused(tmp_path: Path, machine: str, says: str) -> None:
+    minimal = '[study]\nname = "x"\n[data]\npath = "d"\n[[backbone]]\nname = "bundled:supervised"\n[machine]\n'
+    (tmp_path / "study.toml").write_text(minimal + machine)
+    with pytest.raises(StudyError) as caught:
+        load_study(tmp_path / "study.toml")
+    assert re.search(says, f"{caught.value.problem} (fix: {caught.value.fix})")
+
+
+def test_executor_and_devices_change_together(tmp_path: Path) -> None:
+    study = _with_executor(tmp_path, "gpus = 2\n")
+    both = placed(study, "ray", 2)
+    assert (both.executor.kind, both.machine.devices_per_run) == ("ray", 2)
+    back = placed(both, "local", 4)
+    assert (back.executor.kind, back.machine.devices_per_run) == ("local", 4)
+    with pytest.raises(StudyError, match=r"devices_per_run = 4: executor\.gpus = 2 is what ray gives each run"):
+        placed(both, devices_per_run=4)
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,18 @@ def test_an_executor_is_kept_in_the_study_folder_and_can_be_another_later(tmp_pa
     assert load_study(out / "study.toml").executor.kind == "local"
 
 
+def test_devices_per_run_are_kept_in_the_study_folder_and_can_be_others_later(tmp_path: Path) -> None:
+    request, out = write_study(tmp_path, methods=["full"]), tmp_path / "out"
+    request.write_text(request.read_text() + '[executor]\nkind = "slurm"\ngpus = 4\n')
+    done = simtui("run", request, "--out", out, "--devices-per-run", "2")
+    assert done.returncode == 2 and "executor.gpus = 4 is what slurm gives each run" in done.stderr
+    assert not out.exists()
+    for words in ([request, "--out", out, "--devices-per-run", "4"], [out, "--devices-per-run", "1"]):
+        done = simtui("run", *words, "--wait", PATH="/nowhere")  # without sbatch
+        assert done.returncode == 4
+        assert load_study(out / "study.toml").machine.devices_per_run == int(words[-1])
+
+
 def test_status_shows_every_run(folder: object, tmp_path: Path) -> None:  # noqa: F811
     done = simtui("status", tmp_path, COLUMNS="160")
     assert "3 of 4 runs done, not running" in done.stdout

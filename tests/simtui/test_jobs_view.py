@@ -297,6 +297,17 @@ class TestWords:
             assert ("+" in text) == (width == 80) and len(lines) <= n_lines
             assert max(line_width(line) for line in lines) <= width
 
+    def test_devices_that_train_one_run_are_one_entry_and_processors_none(self, path: Path) -> None:
+        runs = {
+            "a": RunProgress(1, 8, 1, 10, 50.0, 1.0, 0.0, "cuda:0+1", 24600.0, 160000.0, 0.9),
+            "b": RunProgress(1, 8, 1, 10, 50.0, 1.0, 0.0, "cpu ×2", None, None, None),
+        }
+        snapshot = self._snapshot(path, self._progress(runs=runs))
+        load = MachineLoad("vm", 2.6, 2, 3100.0, 7800.0)
+        lines = head(snapshot, JobDetails("", {}, load=load), NOW.timestamp(), 120, 6, False)
+        text = "\n".join("".join(span.text for span in line) for line in lines)
+        assert "cuda:0+1  24.6 of 160.0 GB busy  90 %" in text and "cpu ×2" not in text
+
     def test_a_load_that_the_system_does_not_tell_is_a_dash(self, path: Path) -> None:
         load = MachineLoad("vm", None, 2, 3100.0, 7800.0)
         lines = head(self._snapshot(path, self._progress()), JobDetails("", {}, load=load), 0.0, 80, 3, False)

@@ -48,7 +48,11 @@ class Recipe:
         self.model.train()
 
     def forward(self, batch: Tensor) -> tuple[Tensor, Any]:
-        """Logits `(n, n_classes)` of a batch as the model takes it, and what `penalty` needs; under autocast."""
+        """Logits `(n, n_classes)` of a batch as the model takes it, and what `penalty` needs; under autocast.
+
+        What `penalty` needs are tensors of one row an image, in lists and tuples, or None: where several devices share
+        a batch, this is called with the rows of one, and `penalty` with those of all.
+        """
         return self.model(batch), None
 
     def penalty(self, kept: Any) -> Tensor | None:

@@ -12,6 +12,7 @@ from typing import Protocol
 from engine.runs.study_folder import StudyFolder
 
 EXIT_PAUSED = 75  # of a worker: no space is left on the disk
+EXIT_LOST = 76  # of a worker: another process of its run has ended
 MAX_DEATHS_OF_A_RUN = 2
 MAX_DEATHS_WITHOUT_RUN = 2
 _PAUSE_POLL_S = 5.0
@@ -72,8 +73,10 @@ class Room:
         return shutil.disk_usage(self._folder.path).free >= self._need_bytes
 
 
-def cause_of(returncode: int) -> str:
-    """How a process ended, in words."""
+def cause_of(returncode: int, said: str = "") -> str:
+    """How a process ended, in words; `said`: why its run is seen as interrupted."""
     if returncode < 0:
         return f"was killed by {signal.Signals(-returncode).name}"
+    if returncode == EXIT_LOST:
+        return "lost another process of its run" + (f" ({said})" if said else "")
     return f"ended with code {returncode}"

@@ -104,6 +104,7 @@ class LocalExecutor:
         cause = cause_of(process.returncode)
         held = [record for record in self._folder.listing().records if record.state is State.INTERRUPTED]
         for record in held:
+            cause = cause_of(process.returncode, record.reason)
             self._deaths[record.run_id] += 1
             if self._deaths[record.run_id] >= MAX_DEATHS_OF_A_RUN:
                 reason = f"its process {cause}, {self._deaths[record.run_id]} times; see {self._folder.log_path}"

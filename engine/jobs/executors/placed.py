@@ -274,7 +274,7 @@ class PlacedExecutor:
         """Its process died, or could not begin: once more, elsewhere; then the run has failed."""
         self._deaths[record.run_id] += 1
         self._n_failures_in_a_row += 1
-        cause = cause_of(outcome.exit_code)
+        cause = cause_of(outcome.exit_code, record.reason)
         said = outcome.failure
         if self._n_failures_in_a_row >= _MAX_FAILURES_IN_A_ROW:
             problem = said.problem if said else f"{self._n_failures_in_a_row} jobs in a row ended: {cause}"

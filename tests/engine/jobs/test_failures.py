@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from engine.errors import DamagedError, DeviceMemoryError, NoSpaceError, StudyError
+from engine.finetune.team import Team
 from engine.jobs import worker as worker_module
 from engine.jobs.launch import make_study_folder, start_study
 from engine.jobs.plan import PLAN_FILE, Plan, write_plan
@@ -38,7 +39,7 @@ def worker(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Worker:
     queue_runs(folder)
     write_plan(folder.path / PLAN_FILE, Plan(("cpu",), 1, 1, "float32", "m", None))
     monkeypatch.setattr(worker_module, "_RETRY_AFTER_S", 0.0)
-    monkeypatch.setattr(Worker, "_bench", lambda self, record: (record, None))
+    monkeypatch.setattr(Worker, "_bench", lambda self, record, team: (record, None))
     return Worker(folder, 0)
 
 
@@ -82,7 +83,7 @@ def test_a_device_that_is_full_as_the_backbone_is_loaded_is_tried_again(
 ) -> None:
     n_left = [2]
 
-    def bench(self: Worker, record: RunRecord) -> tuple[RunRecord, None]:
+    def bench(self: Worker, record: RunRecord, team: Team) -> tuple[RunRecord, None]:
         if n_left[0]:
             n_left[0] -= 1
             raise torch.OutOfMemoryError("CUDA out of memory")

@@ -106,6 +106,21 @@ def test_the_time_is_that_of_the_images_seen(tmp_path: Path) -> None:
     assert part(shared, "full") == pytest.approx(full / 4)
 
 
+def test_devices_that_share_a_run_share_what_trains_a_backbone(tmp_path: Path) -> None:
+    plain = study_of(tmp_path, VIT, methods=("full", "linear"), seeds=2, epochs=10)
+    study = replace(plain, machine=replace(plain.machine, devices_per_run=2))
+    speed = replace(SPEED, device="cuda", n_devices=4, n_workers=4)
+    found, alone = (forecast(each, IMAGES, FACTS, {VIT: speed}) for each in (study, plain))
+    compared = 2 * 11 * 0.5  # by the process that leads
+    assert part(found, "full") == pytest.approx(((part(alone, "full") * 4 - compared) / 2 + compared) / 2)
+    assert part(found, "linear") == pytest.approx(2 * part(alone, "linear"))  # the second device of each run waits
+    hows = {each.name: each.how for each in found.time}
+    assert hows["full"].endswith(", were 2 devices 2 times as fast") and "times as fast" not in hows["linear"]
+    assert found.passing.amount == alone.passing.amount / 2
+    on_cpu = forecast(study, IMAGES, FACTS, {VIT: SPEED})
+    assert part(on_cpu, "full") == part(forecast(plain, IMAGES, FACTS, {VIT: SPEED}), "full")
+
+
 def test_methods_cost_what_their_training_costs_and_a_mixture_none(tmp_path: Path) -> None:
     methods = ("full", "feature_distillation", "wise_ft")
     found = forecast(study_of(tmp_path, VIT, methods=methods, seeds=2, epochs=10), IMAGES, FACTS, {VIT: SPEED})

@@ -63,7 +63,7 @@ def queue(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Queue:
     queue_runs(folder)
     write_plan(folder.path / PLAN_FILE, Plan(("cpu",), 1, 1, "float32", "m", None))
     monkeypatch.setattr(worker_module, "_RETRY_AFTER_S", 0.0)
-    monkeypatch.setattr(Worker, "_bench", lambda self, record: (record, None))
+    monkeypatch.setattr(Worker, "_bench", lambda self, record, team: (record, None))
     found = Queue(folder)
     monkeypatch.setattr(worker_module, "execute_run", found.execute)
     return found

@@ -188,12 +188,12 @@ class TestDetails:
 
 class TestLoad:
     def test_a_cpu_has_no_figures_of_a_device(self) -> None:
-        assert DeviceMeter(torch.device("cpu")).read() == DeviceLoad(None, None, None)
+        assert DeviceMeter([torch.device("cpu")]).read() == DeviceLoad(None, None, None)
 
     def test_a_gpu_says_its_memory_and_load(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (60_000_000_000, 80_000_000_000))
         monkeypatch.setattr(torch.cuda, "utilization", lambda device: 97)
-        assert DeviceMeter(torch.device("cuda:1")).read() == DeviceLoad(20_000.0, 80_000.0, 0.97)
+        assert DeviceMeter([torch.device("cuda:1")]).read() == DeviceLoad(20_000.0, 80_000.0, 0.97)
 
     def test_what_a_driver_does_not_tell_is_asked_once(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -211,7 +211,7 @@ class TestLoad:
         monkeypatch.setattr(torch.cuda, "utilization", missing)
         monkeypatch.setattr(torch.cuda, "mem_get_info", broken)
         caplog.set_level(logging.INFO, "simtui.worker")
-        meter = DeviceMeter(torch.device("cuda:0"))
+        meter = DeviceMeter([torch.device("cuda:0")])
         assert meter.read() == meter.read() == DeviceLoad(None, None, None)
         assert sorted(asked) == ["load", "memory"]
         assert "load of cuda:0 cannot be measured: pynvml" in caplog.text and "no driver" in caplog.text
