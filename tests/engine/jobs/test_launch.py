@@ -128,8 +128,9 @@ def test_stop_now_ends_it_at_once_and_the_run_goes_on_later(tmp_path: Path) -> N
 
 def test_the_screen_is_clean_and_the_code_130_after_ctrl_c(folder: StudyFolder) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "simtui", "run", "--wait", str(folder.path)], stderr=subprocess.PIPE, text=True
-    )
+        [sys.executable, "-m", "simtui", "run", "--wait", str(folder.path)], stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell has its background jobs ignore it
+    )  # fmt: skip
     end_s = time.monotonic() + 60
     while folder.running_by() is None:
         assert time.monotonic() < end_s
